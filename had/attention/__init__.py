@@ -1,0 +1,1 @@
+"""Hamming attention: the oracle, its building blocks, and the adapters to model libraries."""

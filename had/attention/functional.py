@@ -1,0 +1,242 @@
+"""Hamming attention as the paper's equations, in code: the oracle of every other implementation.
+
+For one head, with b(x) = +1 where x >= 0 and -1 elsewhere::
+
+    m_ts = number of equal bits of b(q_t) and b(k_s)                      0 .. head_dim
+    s_ts = scale * sigma_q * sigma_k * (2 m_ts - head_dim) + bias_ts
+    K_t  = the N allowed keys of row t with the largest s_ts, lowest index first among equals
+    o_t  = sum over K_t of softmax(s_t restricted to K_t) * v_s
+
+Everything here is a pure function of tensors on any device, differentiable, and accumulates in
+float32 at least. The method is Hamming Attention Distillation (arXiv 2502.01770).
+
+Shapes: B batch, H query heads, G key/value heads (H is a multiple of G: grouped-query attention),
+T queries, S keys, D head_dim, V value_dim.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Selection = Callable[[Tensor, int | float, Tensor | None], Tensor]
+
+_NO_OVERFLOW = 1e-12  # smallest sigma divided by: a constant projection has sigma 0
+
+
+def binarize(x: Tensor) -> Tensor:
+    """b(x): +1 where x >= 0, else -1, in x's dtype; zero is positive, so one bit suffices."""
+    return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+
+
+def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    """The value of `hard`, exactly, with the gradient of `soft` (straight-through estimator)."""
+    return hard.detach() + (soft - soft.detach())
+
+
+def match_counts(query: Tensor, key: Tensor) -> Tensor:
+    """m_ts: how many of the D bits of query t and key s agree; D minus their Hamming distance.
+
+    Args:
+        query: (..., T, D), binarized here.
+        key: (..., S, D), binarized here.
+
+    Returns:
+        int32 (..., T, S), values 0 .. D.
+    """
+    dot = binarize(query.float()) @ binarize(key.float()).transpose(-2, -1)
+    return ((dot + query.shape[-1]) / 2).to(torch.int32)
+
+
+def expand_groups(x: Tensor, heads: int) -> Tensor:
+    """Repeat key/value heads (B, G, S, D) for the query heads that share them: (B, heads, S, D).
+
+    Raises:
+        ValueError: `heads` is not a multiple of G.
+    """
+    groups = x.shape[1]
+    if heads % groups:
+        raise ValueError(f"{heads} query heads cannot share {groups} key/value heads evenly")
+    return x if heads == groups else x.repeat_interleave(heads // groups, dim=1)
+
+
+def attention_scores(
+    query: Tensor, key: Tensor, *, gain: Tensor | float, bias: Tensor | None
+) -> Tensor:
+    """gain * (query . key) + bias, accumulated in float32 (float64 stays float64).
+
+    With query and key in {-1, +1} the dot products are exact integers, so equal Hamming distances
+    give equal scores and ties are real ties.
+
+    Args:
+        query: (B, H, T, D).
+        key: (B, G, S, D).
+        gain: scalar or broadcastable to (B, H, 1, 1); positive.
+        bias: additive, broadcastable to (B, H, T, S), or None.
+
+    Returns:
+        (B, H, T, S).
+    """
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    with torch.autocast(query.device.type, enabled=False):
+        key = expand_groups(key, query.shape[1])
+        scores = gain * (query.to(dtype) @ key.to(dtype).transpose(-2, -1))
+    return scores if bias is None else scores + bias
+
+
+def keys_to_keep(n: int | float, allowed: Tensor) -> Tensor:
+    """How many keys a row keeps: N, or ceil(f * allowed) for a fraction f; never more than allowed.
+
+    Args:
+        n: an integer >= 1, or a float in (0, 1], a fraction of the allowed keys.
+        allowed: integer number of allowed keys of each row, any shape.
+
+    Raises:
+        ValueError: n is neither.
+    """
+    check_topn(n)
+    if isinstance(n, int):
+        return allowed.clamp(max=n)
+    exact = n * allowed.double()
+    # 0.07 * 100 is 7.000000000000001 in floating point; its ceiling is meant to be 7.
+    return torch.ceil(exact * (1 - 1e-12)).to(allowed.dtype)
+
+
+def check_topn(n: int | float) -> None:
+    """Raise ValueError unless n is an integer >= 1 or a float in (0, 1]."""
+    whole = isinstance(n, int) and not isinstance(n, bool) and n >= 1
+    fraction = isinstance(n, float) and 0.0 < n <= 1.0
+    if not (whole or fraction):
+        raise ValueError(
+            f"n = {n!r}: must be an integer >= 1 (keys a row) or a float in (0, 1] (a share)"
+        )
+
+
+def allowed_keys(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """bool, shape of scores: the mask allows it and no bias of -inf forbids it."""
+    possible = scores > -math.inf
+    return possible if mask is None else possible & mask
+
+
+def topn_mask(scores: Tensor, n: int | float, mask: Tensor | None = None) -> Tensor:
+    """K_t as a boolean map: the exact selection of the N best allowed keys of every row.
+
+    Args:
+        scores: (B, H, T, S), any floating or integer dtype.
+        n: keys a row keeps; see `keys_to_keep`.
+        mask: bool, broadcastable to scores, True = allowed.
+
+    Returns:
+        bool (B, H, T, S). Equal scores: the lowest key index is kept first. Rows with fewer than N
+        allowed keys keep all of them.
+
+    Raises:
+        ValueError: n is neither an integer >= 1 nor a float in (0, 1].
+    """
+    allowed = allowed_keys(scores, mask)
+    count = keys_to_keep(n, allowed.sum(-1))
+    by_score = scores.argsort(dim=-1, descending=True, stable=True)
+    # A second stable sort moves forbidden keys behind all allowed ones without disturbing either.
+    order = by_score.gather(
+        -1, (~allowed).gather(-1, by_score).to(torch.uint8).argsort(dim=-1, stable=True)
+    )
+    kept = torch.arange(scores.shape[-1], device=scores.device) < count[..., None]
+    return torch.zeros_like(allowed).scatter(-1, order, kept)
+
+
+def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the last dimension restricted to mask; rows without any key are all zeros."""
+    scores = scores.masked_fill(~mask, -math.inf)
+    peak = scores.amax(dim=-1, keepdim=True).clamp_min(torch.finfo(scores.dtype).min)
+    weights = torch.exp(scores - peak.detach())
+    total = weights.sum(dim=-1, keepdim=True)
+    return weights / total.clamp_min(torch.finfo(scores.dtype).tiny)
+
+
+def attend_to_scores(
+    scores: Tensor,
+    value: Tensor,
+    n: int | float,
+    mask: Tensor | None = None,
+    selection: Selection = topn_mask,
+) -> Tensor:
+    """Softmax over the N best allowed keys of every row, times their values.
+
+    Args:
+        scores: (B, H, T, S).
+        value: (B, G, S, V).
+        n: keys a row keeps; see `keys_to_keep`.
+        mask: bool, broadcastable to scores, True = allowed.
+        selection: finds the keys to keep; any function equal to `topn_mask`.
+
+    Returns:
+        (B, H, T, V) in value's dtype.
+    """
+    weights = masked_softmax(scores, selection(scores.detach(), n, mask))
+    with torch.autocast(value.device.type, enabled=False):
+        output = weights @ expand_groups(value, scores.shape[1]).to(weights.dtype)
+    return output.to(value.dtype)
+
+
+def hamming_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    n: int | float,
+    sigma_query: Tensor | float,
+    sigma_key: Tensor | float,
+    scale: float | None = None,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Hamming attention (arXiv 2502.01770): one-bit queries and keys, softmax over the top N keys.
+
+    Gradients reach query and key through the straight-through estimator (d sigma b(x) / dx = 1),
+    value, bias and the sigmas exactly.
+
+    Args:
+        query: (B, H, T, D), after any rotary embedding or normalisation.
+        key: (B, G, S, D), H a multiple of G.
+        value: (B, G, S, V).
+        n: keys a row keeps: an integer >= 1, or a float in (0, 1], a fraction of the allowed keys.
+        sigma_query: magnitude of a binarized query, scalar or broadcastable to (B, H, 1, 1).
+        sigma_key: magnitude of a binarized key, likewise.
+        scale: of the dot product, default D ** -0.5.
+        mask: bool, broadcastable to (B, H, T, S), True = allowed. Rows with none give zeros.
+        bias: added to the scores before the selection, broadcastable to (B, H, T, S).
+
+    Returns:
+        (B, H, T, V) in query's dtype, computed in float32 at least.
+
+    Raises:
+        ValueError: n is out of range, or H is not a multiple of G.
+    """
+    heads = query.shape[1]
+    key, value = expand_groups(key, heads), expand_groups(value, heads)
+    sigma_key = _per_query_head(sigma_key, heads)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = attention_scores(
+        _sign_units(query, sigma_query),
+        _sign_units(key, sigma_key),
+        gain=scale * sigma_query * sigma_key,
+        bias=bias,
+    )
+    return attend_to_scores(scores, value, n, mask).to(query.dtype)
+
+
+def _sign_units(x: Tensor, sigma: Tensor | float) -> Tensor:
+    """b(x) with the straight-through gradient of x / sigma, sigma held constant."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    floor = torch.as_tensor(sigma, device=x.device, dtype=x.dtype).detach().clamp_min(_NO_OVERFLOW)
+    return straight_through(binarize(x), x / floor)
+
+
+def _per_query_head(sigma: Tensor | float, heads: int) -> Tensor | float:
+    """A sigma given for each key head, repeated for the query heads that share it."""
+    if not isinstance(sigma, Tensor) or sigma.dim() < 3 or sigma.shape[-3] in (1, heads):
+        return sigma
+    return sigma.repeat_interleave(heads // sigma.shape[-3], dim=-3)

@@ -1,0 +1,260 @@
+"""The attention modules that adapters call: a student layer's and a teacher layer's."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from had.attention.backends import AttentionCall, choose_backend
+from had.attention.binarize import RELAXATIONS, SCALES, Relaxation
+from had.attention.divergence import AttentionTarget
+from had.attention.functional import check_topn
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AttentionGeometry:
+    """Shape of one attention layer.
+
+    Attributes:
+        name: where the layer sits in its model, e.g. "encoder.layer.3.attention.self".
+        heads: query heads H.
+        kv_heads: key/value heads G; H is a multiple of G.
+        head_dim: width D of a head.
+    """
+
+    name: str
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"{self.name}: {self.heads} query heads are not a multiple of {self.kv_heads} "
+                "key/value heads"
+            )
+
+
+@dataclass(frozen=True)
+class AttentionOptions:
+    """What a student's attention layers have in common; stored with the student.
+
+    Attributes:
+        n: keys a row keeps, an integer >= 1 or a fraction in (0, 1] of the allowed keys.
+        scale: how sigma is found, a key of `had.attention.binarize.SCALES`.
+        ste_clip: the sign's gradient passes where |x| <= ste_clip * sigma; None: everywhere.
+        backend: "auto" or a key of `had.attention.backends.BACKENDS`.
+    """
+
+    n: int | float = 30
+    scale: str = "frozen_sigma"
+    ste_clip: float | None = None
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_topn(self.n)
+        if self.scale not in SCALES:
+            raise ValueError(f"scale = {self.scale!r} is unknown; there are {', '.join(SCALES)}")
+        if self.ste_clip is not None and self.ste_clip <= 0:
+            raise ValueError(f"ste_clip = {self.ste_clip}: must be positive, or null for no clip")
+
+
+class HammingAttention(nn.Module):
+    """One layer of Hamming attention: sigma, N, the current relaxation and the backend.
+
+    It hangs as a child on the attention layer whose core it replaces, so that sigma travels in the
+    model's state dict, and has no weights but those of its scales.
+
+    Attributes:
+        relaxation: what stands for the sign at present; shared by all layers of a model.
+        target: a teacher layer's queries and keys; when set, `divergence` is computed as well.
+        divergence: scalar left behind by the last forward with a target.
+        calibrating: when True, forward passes feed the scales and stay in full precision.
+    """
+
+    def __init__(self, geometry: AttentionGeometry, options: AttentionOptions) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.options = options
+        self.query = SCALES[options.scale](geometry.heads)
+        self.key = SCALES[options.scale](geometry.kv_heads)
+        self.relaxation: Relaxation = RELAXATIONS["sign"](clip=options.ste_clip)
+        self.calibrating = False
+        self.target: AttentionTarget | None = None
+        self.divergence: Tensor | None = None
+        self._warned = False
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        mask: Tensor | None = None,
+        bias: Tensor | None = None,
+        scale: float | None = None,
+        dropout: float = 0.0,
+    ) -> Tensor:
+        """Attend.
+
+        Args:
+            query: (B, H, T, D), after rotary embedding and normalisation.
+            key: (B, G, S, D).
+            value: (B, G, S, V).
+            mask: bool broadcastable to (B, H, T, S), True = allowed.
+            bias: additive, broadcastable to (B, H, T, S).
+            scale: of the dot product, default D ** -0.5.
+            dropout: ignored, with one warning: the softmax over N keys has none.
+
+        Returns:
+            (B, H, T, V) in value's dtype.
+
+        Raises:
+            ValueError: the tensors do not have this layer's heads and head_dim.
+        """
+        self._check(query, key, dropout)
+        scale = self.geometry.head_dim**-0.5 if scale is None else scale
+        real_keys = _real_tokens(mask)
+        # Only in self-attention are queries and keys the same tokens; a shorter query is all real.
+        real_queries = real_keys if query.shape[2] == key.shape[2] else None
+        if self.calibrating:
+            self.query.observe(query, real_queries)
+            self.key.observe(key, real_keys)
+            return full_precision_attention(query, key, value, mask=mask, bias=bias, scale=scale)
+        call = self._call(query, key, value, mask, bias, scale, real_queries, real_keys)
+        backend = choose_backend(self.options.backend, call)
+        if self.target is None:
+            return backend.attend(call)
+        output, self.divergence = backend.distil(call, self.target, real_queries)
+        return output
+
+    def _call(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        bias: Tensor | None,
+        scale: float,
+        real_queries: Tensor | None,
+        real_keys: Tensor | None,
+    ) -> AttentionCall:
+        with torch.autocast(query.device.type, enabled=False):
+            sigma_query = self.query(query, real_queries)
+            sigma_key = self.key(key, real_keys)
+            return AttentionCall(
+                query=self.relaxation(query.float() / sigma_query),
+                key=self.relaxation(key.float() / sigma_key),
+                value=value,
+                n=self.options.n,
+                gain=scale * sigma_query * self._for_query_heads(sigma_key),
+                mask=mask,
+                bias=bias,
+                signs=self.relaxation.exact_signs,
+            )
+
+    def _for_query_heads(self, sigma_key: Tensor) -> Tensor:
+        """A key head's sigma, repeated for the query heads that share it."""
+        shared = self.geometry.heads // self.geometry.kv_heads
+        return sigma_key.repeat_interleave(shared, dim=-3) if sigma_key.dim() else sigma_key
+
+    def _check(self, query: Tensor, key: Tensor, dropout: float) -> None:
+        shape = (query.shape[1], key.shape[1], query.shape[3])
+        expected = (self.geometry.heads, self.geometry.kv_heads, self.geometry.head_dim)
+        if shape != expected:
+            raise ValueError(
+                f"{self.geometry.name}: (heads, kv_heads, head_dim) = {shape}, built for {expected}"
+            )
+        if dropout and not self._warned:
+            self._warned = True
+            log.warning("attention dropout %g is ignored by Hamming attention", dropout)
+
+    def extra_repr(self) -> str:
+        g, o = self.geometry, self.options
+        shape = f"heads={g.heads}, kv_heads={g.kv_heads}, head_dim={g.head_dim}"
+        return f"{shape}, n={o.n}, scale={o.scale}"
+
+
+class RecordedAttention(nn.Module):
+    """A teacher layer's full-precision attention that remembers its queries and keys.
+
+    Attributes:
+        record: queries and keys of the last forward; whoever takes them sets it back to None.
+    """
+
+    def __init__(self, geometry: AttentionGeometry) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.record: AttentionTarget | None = None
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        mask: Tensor | None = None,
+        bias: Tensor | None = None,
+        scale: float | None = None,
+        dropout: float = 0.0,
+    ) -> Tensor:
+        """Scaled dot-product attention; arguments as those of `HammingAttention.forward`."""
+        scale = self.geometry.head_dim**-0.5 if scale is None else scale
+        self.record = AttentionTarget(query.detach(), key.detach(), scale, bias)
+        return full_precision_attention(
+            query, key, value, mask=mask, bias=bias, scale=scale, dropout=dropout
+        )
+
+
+def full_precision_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    scale: float,
+    dropout: float = 0.0,
+) -> Tensor:
+    """PyTorch's fused attention with a boolean mask and an additive bias; (B, H, T, V)."""
+    if bias is not None and mask is not None:
+        bias = bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask if bias is None else bias,
+        dropout_p=dropout,
+        scale=scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+
+def _real_tokens(mask: Tensor | None) -> Tensor | None:
+    """bool (B or 1, 1, S, 1): a key is real if some query may attend to it; None means all are."""
+    if mask is None:
+        return None
+    mask = mask.expand((1,) * (4 - mask.dim()) + mask.shape) if mask.dim() < 4 else mask
+    return mask.any(dim=1, keepdim=True).any(dim=2).unsqueeze(-1)
+
+
+def hamming_layers(model: nn.Module) -> list[HammingAttention]:
+    """The student's attention modules in the order of the model's layers."""
+    return [module for module in model.modules() if isinstance(module, HammingAttention)]
+
+
+def recorded_layers(model: nn.Module) -> list[RecordedAttention]:
+    """The teacher's attention modules in the order of the model's layers."""
+    return [module for module in model.modules() if isinstance(module, RecordedAttention)]
+
+
+def set_relaxation(model: nn.Module, relaxation: Relaxation) -> None:
+    """Give all layers of a student the same relaxation object."""
+    for layer in hamming_layers(model):
+        layer.relaxation = relaxation

@@ -1,0 +1,45 @@
+"""Top-N selection without sorting: the same keys as `functional.topn_mask`, found by a threshold.
+
+The N-th largest allowed score is the threshold; keys above it are kept, and of the keys equal to it
+the first ones that fill the row up to N. For long rows this costs one partial selection and two
+passes instead of two stable sorts.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from had.attention.functional import allowed_keys, keys_to_keep
+
+
+def topn_mask(scores: Tensor, n: int | float, mask: Tensor | None = None) -> Tensor:
+    """Contract and result of `had.attention.functional.topn_mask`; floating scores only."""
+    allowed = allowed_keys(scores, mask)
+    keys = scores.shape[-1]
+    if isinstance(n, int) and n >= keys:
+        return allowed
+    count = keys_to_keep(n, allowed.sum(-1, keepdim=True))
+    masked = scores.masked_fill(~allowed, -math.inf)
+    threshold = nth_largest(masked, count, most=n if isinstance(n, int) else keys)
+    above = masked > threshold
+    ties = (masked == threshold) & allowed
+    quota = count - above.sum(-1, keepdim=True)
+    return above | (ties & (ties.cumsum(-1) <= quota))
+
+
+def nth_largest(scores: Tensor, count: Tensor, most: int) -> Tensor:
+    """The count-th largest score of every row.
+
+    Args:
+        scores: (..., S).
+        count: integer (..., 1), 0 .. most; a count of 0 gives the largest score.
+        most: an upper bound of count, at most S.
+
+    Returns:
+        (..., 1).
+    """
+    largest = torch.topk(scores, most, dim=-1).values
+    return largest.gather(-1, (count - 1).clamp_min(0))

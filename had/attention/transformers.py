@@ -1,0 +1,141 @@
+"""Adapter to transformers: one attention function and one mask function under the same name.
+
+Any model whose attention layers ask `ALL_ATTENTION_FUNCTIONS` can be converted; the function hands
+each call to the module that was attached to the calling layer. The mask function must be registered
+too: without it transformers passes no mask at all, and padding would silently be attended to.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import sdpa_mask
+
+from had.attention.module import AttentionGeometry
+from had.errors import HadError
+
+IMPLEMENTATION = "hamming"
+CORE = "core"  # the attached module's attribute name, and so part of the student's state-dict keys
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    position_bias: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention signature: (B, heads, T, D) in, (B, T, heads, D) out, no weights."""
+    output = getattr(module, CORE)(
+        query,
+        key,
+        value,
+        mask=attention_mask,
+        bias=position_bias,
+        scale=scaling,
+        dropout=dropout,
+    )
+    return output.transpose(1, 2).contiguous(), None
+
+
+def boolean_mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    """The boolean mask, True = allowed; causality is always in it, never left to a flag."""
+    return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False})
+
+
+@cache
+def register() -> None:
+    """Make `attn_implementation="hamming"` known to transformers, attention and mask together."""
+    AttentionInterface.register(IMPLEMENTATION, attend)
+    AttentionMaskInterface.register(IMPLEMENTATION, boolean_mask)
+
+
+def attach(model: PreTrainedModel, build: Callable[[AttentionGeometry], nn.Module]) -> None:
+    """Hang `build(geometry)` on every attention layer and route the model through it, in place.
+
+    Raises:
+        HadError: a layer cannot be converted; it is named, and nothing has been changed.
+    """
+    register()
+    geometries = find_layers(model)
+    for geometry in geometries:
+        layer = model.get_submodule(geometry.name)
+        reference = next(layer.parameters())
+        core = build(geometry).to(device=reference.device)
+        setattr(layer, CORE, core.train(layer.training))
+    model.set_attn_implementation(IMPLEMENTATION)
+    if model.config._attn_implementation != IMPLEMENTATION:
+        raise HadError(f"{type(model).__name__} refuses attn_implementation={IMPLEMENTATION!r}")
+
+
+def find_layers(model: PreTrainedModel) -> list[AttentionGeometry]:
+    """All attention layers of the model, in order.
+
+    Raises:
+        HadError: an attention layer does not go through transformers' attention interface, uses
+            something the student cannot express, or there is none at all.
+    """
+    found = []
+    for name, module in model.named_modules():
+        if _asks_interface(type(module)):
+            found.append(_geometry(name, module, model))
+        elif _is_other_attention(module):
+            raise HadError(
+                f"layer {name!r} ({type(module).__name__}) does not go through transformers' "
+                "attention interface and cannot be converted"
+            )
+    if not found:
+        raise HadError(f"{type(model).__name__} has no attention layer that can be converted")
+    return found
+
+
+@cache
+def _asks_interface(kind: type[nn.Module]) -> bool:
+    """Whether the class's own forward looks the attention function up by name."""
+    try:
+        source = inspect.getsource(kind.forward)
+    except (OSError, TypeError):
+        return False
+    return "ALL_ATTENTION_FUNCTIONS" in source
+
+
+def _is_other_attention(module: nn.Module) -> bool:
+    """An attention layer of another make: it projects queries itself, yet asks no interface."""
+    if isinstance(module, nn.MultiheadAttention):
+        return True
+    projections = {"query", "q_proj", "q_lin", "Wqkv", "qkv", "c_attn", "q", "in_proj"}
+    own = {name for name, child in module.named_children() if isinstance(child, nn.Linear)}
+    return "Attention" in type(module).__name__ and bool(own & projections)
+
+
+def _geometry(name: str, module: nn.Module, model: PreTrainedModel) -> AttentionGeometry:
+    config = getattr(module, "config", model.config)
+    for feature in ("sinks", "softcap", "attn_logit_softcapping"):
+        if getattr(module, feature, None) is not None:
+            raise HadError(
+                f"layer {name!r} ({type(module).__name__}) uses {feature}: not supported"
+            )
+    heads = _first(
+        module, ("num_attention_heads", "num_heads", "n_heads"), config.num_attention_heads
+    )
+    groups = getattr(module, "num_key_value_groups", 1)
+    head_dim = _first(
+        module,
+        ("head_dim", "attention_head_size", "key_value_proj_dim"),
+        config.hidden_size // heads,
+    )
+    return AttentionGeometry(name, heads, heads // groups, head_dim)
+
+
+def _first(module: nn.Module, names: tuple[str, ...], default: int) -> int:
+    values: Iterator[int] = (getattr(module, name) for name in names if hasattr(module, name))
+    return next(values, default)
