@@ -1,0 +1,176 @@
+"""What a task is: it owns its data, its losses and its metrics, and knows nothing of models."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchmetrics import MetricCollection
+
+from had.errors import HadError
+
+Batch = dict[str, Any]
+"""``{"inputs": dict[str, Tensor], "labels": Tensor}``: inputs are the model's keyword arguments."""
+
+
+class EncodedDataset(Dataset[Batch]):
+    """All examples of a data set as tensors in memory.
+
+    A batch is a slice of them, so a loader needs neither workers nor collation: give it
+    ``collate_fn=identity`` and it asks for whole batches through ``__getitems__``.
+
+    Attributes:
+        inputs: name to tensor of shape (examples, ...), in a compact dtype.
+        labels: (examples,) int64 classes or float32 values.
+    """
+
+    def __init__(self, inputs: dict[str, Tensor], labels: Tensor) -> None:
+        assert all(len(column) == len(labels) for column in inputs.values())
+        self.inputs = inputs
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Batch:
+        """One example as a batch of size 1."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")  # also what ends a for loop
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        rows = torch.as_tensor(indices, dtype=torch.long)
+        inputs = {name: column[rows] for name, column in self.inputs.items()}
+        return {"inputs": self.prepare(inputs), "labels": self.labels[rows]}
+
+    def prepare(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Turns the stored columns of one batch into what the model takes."""
+        return inputs
+
+
+def identity(batch: Batch) -> Batch:
+    """The ``collate_fn`` for an `EncodedDataset`: its batches arrive collated."""
+    return batch
+
+
+@dataclass
+class TaskData:
+    """What a task gives to training and evaluation.
+
+    Attributes:
+        train: the training examples.
+        evaluation: by name; "" is the main set, whose metrics keep their bare names, and any other
+            name becomes a prefix (``mismatched/accuracy``).
+    """
+
+    train: EncodedDataset
+    evaluation: dict[str, EncodedDataset]
+
+
+@dataclass(kw_only=True, eq=False)
+class Task(ABC):
+    """A task: its settings are its YAML file, key for key; constructing one touches no data.
+
+    Attributes:
+        name: what the task is called in records and tables.
+        modality: "text" or "image"; decides which kind of preprocessor `encode` is given.
+        score: the metric that counts.
+        topn: recommended N, the keys a query keeps.
+        epochs: passes over the training set, for the teacher and for the student.
+        learning_rate: peak learning rate, for both.
+        batch_size: training examples a step.
+        eval_batch_size: examples a step in evaluation.
+    """
+
+    name: str
+    modality: str
+    score: str
+    topn: int
+    epochs: float
+    learning_rate: float
+    batch_size: int
+    eval_batch_size: int
+
+    def __post_init__(self) -> None:
+        """Checks the settings.
+
+        Raises:
+            HadError: naming every setting that cannot be, all at once.
+        """
+        problems = self.problems()
+        if problems:
+            raise HadError("\n".join(problems))
+
+    def problems(self) -> list[str]:
+        """One sentence for each impossible setting; subclasses add theirs to it."""
+        sizes = ("topn", "epochs", "learning_rate", "batch_size", "eval_batch_size")
+        return [
+            f"task.{key}={getattr(self, key)!r}: must be a number greater than 0"
+            for key in sizes
+            if not _is_positive(getattr(self, key))
+        ]
+
+    @abstractmethod
+    def read(self) -> None:
+        """Finds and parses all files and checks every label, before any weights are touched.
+
+        May be called again; only the first call reads.
+
+        Raises:
+            HadError: a file is missing, empty or malformed, or a label is not known.
+        """
+
+    @property
+    @abstractmethod
+    def num_outputs(self) -> int:
+        """Width of the model's output: the classes, or 1 for regression (after `read`)."""
+
+    @property
+    @abstractmethod
+    def label_names(self) -> list[str]:
+        """Names of the classes in order, empty for regression (after `read`)."""
+
+    @abstractmethod
+    def encode(self, preprocessor: Any) -> TaskData:
+        """Turns what was read into tensors, reading first if nobody has.
+
+        Args:
+            preprocessor: a transformers tokenizer (text) or an image preprocessor.
+        """
+
+    @abstractmethod
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The training loss, a float32 scalar.
+
+        Args:
+            logits: (batch, num_outputs), any floating dtype.
+            labels: (batch,) as in the batches.
+        """
+
+    @abstractmethod
+    def output_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """How far the student's outputs are from the teacher's, a float32 scalar.
+
+        Args:
+            student: (batch, num_outputs), any floating dtype.
+            teacher: as the student's.
+        """
+
+    @abstractmethod
+    def metrics(self) -> MetricCollection:
+        """Fresh metrics: ``update(logits, labels)`` batch by batch, ``compute()`` at the end.
+
+        Values are fractions in 0..1 (-1..1 for correlations). They never synchronise between
+        processes: every process evaluates the whole set.
+        """
+
+    def points(self, metrics: dict[str, float]) -> float:
+        """The task's score in points of 100, from the metrics of its main evaluation set."""
+        return 100.0 * float(metrics[self.score])
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0

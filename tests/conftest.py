@@ -1,0 +1,29 @@
+"""What all tests share: no network, little parallelism, and the real data where it can be found."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+UNPACK = SHARED / "tools" / "unpack-data"
+
+
+@pytest.fixture(scope="session")
+def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with the official GLUE files and real MiniLM weights, else a skip.
+
+    HAD_TEST_DATA names one that is ready; otherwise the archives beside the checkout are unpacked.
+    """
+    if ready := os.environ.get("HAD_TEST_DATA"):
+        return Path(ready)
+    if not UNPACK.is_file():
+        pytest.skip("no real data: HAD_TEST_DATA is not set and there are no archives to unpack")
+    folder = tmp_path_factory.mktemp("data")
+    subprocess.run(["bash", UNPACK, folder, "glue", "minilm"], check=True)
+    return folder
