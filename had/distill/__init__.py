@@ -1,0 +1,1 @@
+"""Distillation: the schedule of stages, the losses, and the teacher."""

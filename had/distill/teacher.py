@@ -1,0 +1,83 @@
+"""Fine-tuned teachers, kept under a hash of everything that determines them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from had.models.family import family_of
+from had.models.storage import load_weights
+from had.tasks.base import EncodedDataset
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 1  # raise when fine-tuning itself changes, so that older teachers are not reused
+
+
+class TeacherCache:
+    """Finished teachers as directories `<cache>/teachers/<hash>`.
+
+    Args:
+        cache: the cache directory, `paths.cache`.
+        fingerprint: hash of what determines the teacher, from `teacher_fingerprint`.
+    """
+
+    def __init__(self, cache: Path, fingerprint: str) -> None:
+        self.directory = cache.expanduser() / "teachers" / fingerprint
+
+    def load(self, model: nn.Module) -> bool:
+        """Give `model` the cached weights, if there are any; says so in the log."""
+        if not (self.directory / "model.safetensors").is_file():
+            return False
+        load_weights(model, self.directory / "model.safetensors")
+        log.info(
+            "teacher: fine-tuned before on the same data and settings, reused from %s",
+            self.directory,
+        )
+        return True
+
+    def store(self, model: nn.Module, settings: Mapping[str, Any]) -> None:
+        """Keep a fine-tuned model; it appears whole or not at all."""
+        partial = self.directory.with_name(f"{self.directory.name}.{os.getpid()}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        family_of(model).save(model, partial, {})
+        (partial / "settings.json").write_text(
+            json.dumps(settings, indent=2, sort_keys=True) + "\n"
+        )
+        shutil.rmtree(self.directory, ignore_errors=True)
+        partial.rename(self.directory)
+        log.info("teacher: kept in %s", self.directory)
+
+
+def teacher_fingerprint(settings: Mapping[str, Any], data: EncodedDataset, model: nn.Module) -> str:
+    """Hash of the settings, the encoded training data and the initial weights.
+
+    Args:
+        settings: plain values: the schedule, batch size, seed, precision.
+        data: the training examples as the model will see them.
+        model: the model before fine-tuning, on the CPU.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps({"format": _FORMAT, **settings}, sort_keys=True).encode())
+    for name, tensor in [
+        *data.inputs.items(),
+        ("labels", data.labels),
+        *model.state_dict().items(),
+    ]:
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(_bytes(tensor).data)
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> np.ndarray[Any, Any]:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()

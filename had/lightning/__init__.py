@@ -1,0 +1,1 @@
+"""Training and evaluation on PyTorch Lightning."""

@@ -1,0 +1,149 @@
+"""Checkpoints that lose nothing: at stage borders, every k steps, and on a signal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from had.lightning.module import DistillationModule
+
+log = logging.getLogger(__name__)
+
+FOLDER = "checkpoints"
+
+
+class Checkpoints(pl.Callback):
+    """Writes `checkpoints/step-*.ckpt` below the trainer's root directory, whole or not at all.
+
+    SIGTERM and Ctrl-C end the run after the step in progress, with a checkpoint; a second Ctrl-C
+    ends it at once. The random state travels along, so that a resumed run repeats the
+    uninterrupted one.
+
+    Args:
+        every_n_steps: optimizer steps between two checkpoints.
+        keep: how many of the newest to keep; two survive a damaged one.
+
+    Attributes:
+        interrupted_by: number of the signal that ended the run, or None.
+    """
+
+    def __init__(self, every_n_steps: int = 500, keep: int = 2) -> None:
+        self.every_n_steps = every_n_steps
+        self.keep = keep
+        self.interrupted_by: int | None = None
+        self._saved_step = 0
+        self._restored: dict[str, Any] | None = None
+        self._previous_handlers: dict[int, Any] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved_step = trainer.global_step
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous_handlers[number] = signal.signal(number, self._remember)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._restore_handlers()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._restore_handlers()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._restored is not None:
+            set_random_state(self._restored)
+            self._restored = None
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: DistillationModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        step = trainer.global_step
+        due = step % self.every_n_steps == 0 or step in pl_module.schedule.borders
+        if step > self._saved_step and (due or self.interrupted_by is not None):
+            self._save(trainer, step)
+        if self.interrupted_by is not None:
+            trainer.should_stop = True
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["random_state"] = random_state()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._restored = checkpoint["random_state"]
+
+    def _save(self, trainer: pl.Trainer, step: int) -> None:
+        folder = Path(trainer.default_root_dir) / FOLDER
+        final = folder / f"step-{step:07d}.ckpt"
+        partial = final.with_suffix(".partial")
+        trainer.save_checkpoint(partial)
+        self._saved_step = step
+        if trainer.is_global_zero:
+            os.replace(partial, final)
+            for old in sorted(folder.glob("step-*.ckpt"))[: -self.keep]:
+                old.unlink()
+
+    def _remember(self, number: int, frame: Any) -> None:
+        if self.interrupted_by is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        log.warning("signal %d: saving a checkpoint after this step, then stopping", number)
+        self.interrupted_by = number
+
+    def _restore_handlers(self) -> None:
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+        self._previous_handlers = {}
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every random generator that training draws from, as plain data and tensors."""
+    return {
+        "python": random.getstate(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Undo everything drawn since `random_state` was taken."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
+
+
+def newest_valid(folder: Path) -> tuple[Path, int] | None:
+    """The newest checkpoint below `folder` that can be read whole, and its step.
+
+    Damaged ones are skipped with a warning. None if there is no valid one.
+    """
+    for file in sorted((folder / FOLDER).glob("step-*.ckpt"), reverse=True):
+        step = checkpoint_step(file)
+        if step is not None:
+            return file, step
+    return None
+
+
+def checkpoint_step(file: Path) -> int | None:
+    """The step a checkpoint was written at, or None (with a warning) if it cannot be read."""
+    try:
+        return int(torch.load(file, map_location="cpu", weights_only=True)["global_step"])
+    except Exception as error:  # whatever a damaged file makes the reader raise
+        log.warning("%s is damaged and skipped (%s)", file, str(error).partition("\n")[0])
+        return None

@@ -1,0 +1,79 @@
+"""Data loaders whose order depends on the seed and the step alone, so that a run can be resumed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from had.tasks.base import Batch, EncodedDataset, identity
+
+
+class ShuffledBatches(Sampler[list[int]]):
+    """The batches of a whole run: every pass over the data in a new order.
+
+    Its length is that of the whole run also when it starts in the middle, since the trainer counts
+    the batches done before a resume.
+
+    Args:
+        size: number of examples.
+        batch_size: examples a step, over all processes.
+        total: batches of the whole run.
+        seed: of the order.
+        start: batches already done.
+        rank: of this process.
+        world_size: number of processes; each takes its share of every batch.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        total: int,
+        seed: int,
+        *,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.size, self.batch_size, self.total, self.seed = size, batch_size, total, seed
+        self.start, self.rank, self.world_size = start, rank, world_size
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __iter__(self) -> Iterator[list[int]]:
+        per_pass = math.ceil(self.size / self.batch_size)
+        current, order = -1, []
+        for index in range(self.start, self.total):
+            if index // per_pass != current:
+                current = index // per_pass
+                order = self._order(current)
+            first = index % per_pass * self.batch_size
+            yield order[first : first + self.batch_size][self.rank :: self.world_size]
+
+    def _order(self, number: int) -> list[int]:
+        generator = torch.Generator().manual_seed(hash((self.seed, number)) % 2**63)
+        return torch.randperm(self.size, generator=generator).tolist()
+
+
+def training_loader(dataset: EncodedDataset, batches: ShuffledBatches) -> DataLoader[Batch]:
+    """All batches of a run as one pass of a loader."""
+    return DataLoader(dataset, batch_sampler=batches, **_common())
+
+
+def evaluation_loader(dataset: EncodedDataset, batch_size: int) -> DataLoader[Batch]:
+    """The examples in order; every process evaluates all of them."""
+    return DataLoader(dataset, batch_size=batch_size, shuffle=False, **_common())
+
+
+def _common() -> dict[str, Any]:
+    # A generator of its own: creating an iterator must not draw from the global random state.
+    return {
+        "collate_fn": identity,
+        "pin_memory": torch.cuda.is_available(),
+        "generator": torch.Generator(),
+    }

@@ -1,0 +1,188 @@
+"""One phase of a run: train a model through a schedule, from the start or from a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+
+from had.build import build, build_all
+from had.config import ScheduleConfig
+from had.distill.pair import Alone, TeacherStudent
+from had.distill.schedule import Schedule
+from had.errors import HadError
+from had.lightning.callbacks.checkpoints import Checkpoints, checkpoint_step, newest_valid
+from had.lightning.data import ShuffledBatches, evaluation_loader, training_loader
+from had.lightning.module import DistillationModule
+from had.tasks.base import Task, TaskData
+
+log = logging.getLogger(__name__)
+
+_PRECISIONS = {"cuda": "bf16-mixed"}  # of a trainer whose precision is null; others are 32-true
+
+
+class Interrupted(Exception):
+    """A signal ended training; the checkpoint it left is on disk.
+
+    Attributes:
+        signal: its number.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.signal = number
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Everything that training and evaluating one model needs.
+
+    Attributes:
+        name: "teacher" or "student"; its checkpoints lie in this folder of the run directory.
+        cfg: the whole configuration, for trainer, logger, callbacks, seed and run_dir.
+        task: losses and metrics.
+        data: encoded examples.
+        schedule: stages and learning rate.
+        ste_clip: see `had.distill.schedule.Schedule`.
+    """
+
+    name: str
+    cfg: DictConfig
+    task: Task
+    data: TaskData
+    schedule: ScheduleConfig
+    ste_clip: float | None = None
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.cfg.run_dir) / self.name
+
+    @property
+    def batches_per_pass(self) -> int:
+        return math.ceil(len(self.data.train) / self.task.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole phase; 0 for a schedule without stages."""
+        if not self.schedule.stages:
+            return 0
+        batches = self.schedule.epochs * self.batches_per_pass
+        return max(1, round(batches / self.cfg.trainer.accumulate_grad_batches))
+
+    def module(self, models: TeacherStudent | Alone) -> DistillationModule:
+        """The Lightning module of this phase around `models`."""
+        schedule = Schedule(self.schedule, self.total_steps, self.ste_clip)
+        return DistillationModule(models, self.task, schedule, list(self.data.evaluation))
+
+
+def fit(phase: Phase, module: DistillationModule) -> None:
+    """Train through the phase's schedule, continuing from a checkpoint if `resume` says so.
+
+    Raises:
+        Interrupted: SIGTERM or Ctrl-C came; a checkpoint has been written.
+        HadError: the checkpoint to resume from is damaged, or of another schedule.
+    """
+    if not phase.total_steps:
+        return
+    resume = _resume_point(phase)
+    trainer = build_trainer(phase)
+    accumulate = phase.cfg.trainer.accumulate_grad_batches
+    batches = ShuffledBatches(
+        len(phase.data.train),
+        phase.task.batch_size,
+        phase.total_steps * accumulate,
+        phase.cfg.seed,
+        start=resume[1] * accumulate if resume else 0,
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+    )
+    trainer.fit(
+        module,
+        training_loader(phase.data.train, batches),
+        _evaluation_loaders(phase),
+        ckpt_path=resume[0] if resume else None,
+        weights_only=True,
+    )
+    for callback in trainer.callbacks:
+        if isinstance(callback, Checkpoints) and callback.interrupted_by is not None:
+            raise Interrupted(callback.interrupted_by)
+
+
+def evaluate(phase: Phase, module: DistillationModule) -> dict[str, float]:
+    """Metrics of student and teacher on all evaluation sets, `role/metric` to value."""
+    trainer = build_trainer(phase)
+    (results,) = trainer.test(module, _evaluation_loaders(phase), verbose=False)[:1]
+    return {name: float(value) for name, value in results.items()}
+
+
+def build_trainer(phase: Phase) -> pl.Trainer:
+    """The configured trainer, with what follows from the phase filled in."""
+    cfg = phase.cfg
+    callbacks = build_all(cfg.callbacks)
+    if not cfg.trainer.enable_progress_bar:
+        # Lightning refuses a progress bar callback beside enable_progress_bar=false.
+        callbacks = [each for each in callbacks if not isinstance(each, pl.callbacks.ProgressBar)]
+    passes = phase.total_steps * cfg.trainer.accumulate_grad_batches
+    return build(
+        {**cfg.trainer, "precision": precision(cfg)},
+        callbacks=callbacks,
+        logger=build_all(cfg.logger) or False,
+        default_root_dir=str(phase.directory),
+        max_epochs=1,  # all passes over the data are one epoch of the loader
+        max_steps=phase.total_steps or -1,
+        val_check_interval=max(1, min(phase.batches_per_pass, passes)),
+        use_distributed_sampler=False,
+    )
+
+
+def device(cfg: DictConfig) -> torch.device:
+    """Where a single process of the configured trainer computes."""
+    wants_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda")
+    return torch.device("cuda" if wants_gpu and torch.cuda.is_available() else "cpu")
+
+
+def precision(cfg: DictConfig) -> str:
+    """The trainer's precision; by default bf16-mixed on a GPU and 32-true elsewhere."""
+    return str(cfg.trainer.precision or _PRECISIONS.get(device(cfg).type, "32-true"))
+
+
+def _evaluation_loaders(phase: Phase) -> list[Any]:
+    size = phase.task.eval_batch_size
+    return [evaluation_loader(dataset, size) for dataset in phase.data.evaluation.values()]
+
+
+def _resume_point(phase: Phase) -> tuple[Path, int] | None:
+    """The checkpoint to continue this phase from and its step, or None for a fresh start."""
+    resume = phase.cfg.resume
+    if resume is None:
+        return None
+    if resume == "auto":
+        found = newest_valid(phase.directory)
+    elif Path(resume).is_dir():
+        found = newest_valid(Path(resume) / phase.name)
+    else:
+        found = _given_checkpoint(Path(resume), phase.name)
+    if found:
+        log.info("%s: continuing from %s (step %d)", phase.name, *found)
+    return found
+
+
+def _given_checkpoint(file: Path, phase: str) -> tuple[Path, int] | None:
+    """A checkpoint named by the user; it belongs to one phase, the other starts afresh."""
+    if not file.is_file():
+        raise HadError(
+            f"resume={file}: no such checkpoint or run directory; resume=null starts anew"
+        )
+    step = checkpoint_step(file)
+    if step is None:
+        raise HadError(
+            f"resume={file}: damaged or no checkpoint; resume=auto takes the newest valid one"
+        )
+    return (file, step) if file.parent.parent.name == phase else None

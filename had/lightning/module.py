@@ -1,0 +1,167 @@
+"""The one LightningModule: any schedule, any task, any model, with or without a teacher."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from had.attention.binarize import RELAXATIONS
+from had.attention.module import set_relaxation
+from had.config import StageWeights
+from had.distill.losses import Signals, attention_loss, hidden_loss
+from had.distill.pair import Alone, TeacherStudent
+from had.distill.schedule import Schedule
+from had.tasks.base import Batch, Task
+
+log = logging.getLogger(__name__)
+
+
+class DistillationModule(pl.LightningModule):
+    """Trains a student through the stages of a schedule and evaluates it beside its teacher.
+
+    The state dict is the student's alone: the teacher is held outside the module tree.
+
+    Args:
+        models: `TeacherStudent`, or `Alone` for plain fine-tuning.
+        task: gives losses and metrics.
+        schedule: stages and learning rates by step.
+        evaluation_sets: names of the evaluation sets, in the order of their data loaders.
+    """
+
+    student: nn.Module
+
+    def __init__(
+        self,
+        models: TeacherStudent | Alone,
+        task: Task,
+        schedule: Schedule,
+        evaluation_sets: list[str],
+    ) -> None:
+        super().__init__()
+        self.student = models.student
+        self.models, self.task, self.schedule = models, task, schedule
+        self.evaluation_sets = evaluation_sets
+        self._stage = -1
+        self._metrics: dict[tuple[str, str], MetricCollection] = {}
+
+    # ---- training -------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        self._place_teacher()
+        self._stage = -1
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Bring the relaxation to where the schedule wants it at this step."""
+        step = self.global_step
+        if self.schedule.stage_index(step) != self._stage:
+            self._enter_stage(step)
+        self._relaxation.c = self.schedule.sharpness(step)
+
+    def _enter_stage(self, step: int) -> None:
+        self._stage = self.schedule.stage_index(step)
+        stage = self.schedule.stage(step)
+        self._relaxation = self.schedule.relaxation(step)
+        set_relaxation(self.student, self._relaxation)
+        self.student.train(self.schedule.config.dropout)
+        log.info("step %d: stage %r (%s)", step, stage.name, stage.relaxation)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        weights = self.schedule.stage(self.global_step).weights
+        signals = self.models(batch["inputs"], weights)
+        parts = self._losses(signals, batch["labels"], weights)
+        loss = sum((getattr(weights, name) * part for name, part in parts.items()), torch.zeros(()))
+        if self._logs_now():
+            shown = {f"train/{name}": part.detach() for name, part in parts.items()}
+            self.log_dict({**shown, "train/c": self._relaxation.c})
+            self.log("loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def _losses(self, signals: Signals, labels: Tensor, weights: StageWeights) -> dict[str, Tensor]:
+        """The parts of the loss whose weight is not zero."""
+        compute = {
+            "attention": lambda: attention_loss(signals),
+            "hidden": lambda: hidden_loss(signals),
+            "output": lambda: self.task.output_loss(signals.logits, signals.teacher_logits),
+            "task": lambda: self.task.loss(signals.logits, labels),
+        }
+        return {name: part() for name, part in compute.items() if getattr(weights, name) > 0}
+
+    def _logs_now(self) -> bool:
+        # self.log costs more than some layers' kernels, so quiet steps do not call it at all.
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW; biases, norms and scales are not decayed. The schedule sets the rate by step."""
+        config = self.schedule.config
+        named = [(n, p) for n, p in self.student.named_parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for _, p in named if p.ndim >= 2 and p.shape[1:].numel() > 1]},
+            {
+                "params": [p for _, p in named if not (p.ndim >= 2 and p.shape[1:].numel() > 1)],
+                "weight_decay": 0.0,
+            },
+        ]
+        optimizer = torch.optim.AdamW(
+            groups,
+            lr=config.learning_rate * config.learning_rate_factor,
+            weight_decay=config.weight_decay,
+            fused=self.device.type == "cuda",
+        )
+        factor = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.learning_rate_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
+
+    # ---- evaluation -----------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._reset_metrics(["student"])
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._update("student", self.student, batch, dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict({f"val/{name}": value for name, value in self._results().items()})
+
+    def on_test_start(self) -> None:
+        self._place_teacher()
+        set_relaxation(self.student, RELAXATIONS["sign"](clip=self.schedule.ste_clip))
+
+    def on_test_epoch_start(self) -> None:
+        self._reset_metrics(["student"] if self.models.teacher is None else ["teacher", "student"])
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Teacher and student see the same batch, in the same precision."""
+        if self.models.teacher is not None:
+            self._update("teacher", self.models.teacher, batch, dataloader_idx)
+        self._update("student", self.student, batch, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict(self._results())
+
+    def _update(self, role: str, model: nn.Module, batch: Batch, dataloader_idx: int) -> None:
+        logits = self.models.family.logits(model, batch["inputs"])
+        name = self.evaluation_sets[dataloader_idx]
+        self._metrics[role, name].update(logits.float(), batch["labels"])
+
+    def _reset_metrics(self, roles: list[str]) -> None:
+        self._metrics = {
+            (role, name): self.task.metrics().to(self.device)
+            for role in roles
+            for name in self.evaluation_sets
+        }
+
+    def _results(self) -> dict[str, Tensor]:
+        """`role/metric` for the main evaluation set, `role/set/metric` for others."""
+        return {
+            "/".join(filter(None, (role, name, metric))): value
+            for (role, name), collection in self._metrics.items()
+            for metric, value in collection.compute().items()
+        }
+
+    def _place_teacher(self) -> None:
+        if self.models.teacher is not None:
+            self.models.teacher.to(self.device).eval().requires_grad_(False)

@@ -1,0 +1,153 @@
+"""Models of the timm library."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import timm
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from timm.models import is_model
+from torch import Tensor, nn
+
+from had.attention import timm as adapter
+from had.attention.module import AttentionGeometry
+from had.errors import HadError
+from had.models.family import Family
+from had.models.source import ModelSource, looks_like_path, require_directory
+
+LOCAL = "local-dir:"
+
+
+@dataclass(frozen=True)
+class ImagePreprocessor:
+    """How a model wants its images.
+
+    Attributes:
+        size: (channels, height, width).
+        mean: of each channel, in the 0 .. 1 range.
+        std: likewise.
+        interpolation: resampling filter.
+        crop: share of the shorter side that the centre crop keeps.
+    """
+
+    size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop: float
+
+
+class TimmSource(ModelSource):
+    """A Vision Transformer that `timm.create_model` builds: architecture, id or directory."""
+
+    def check(self) -> None:
+        if self._is_directory():
+            require_directory(self.name.removeprefix(LOCAL), "config.json")
+        elif not self.name.startswith("hf-hub:") and not is_model(self.name):
+            close = ", ".join(timm.list_models(f"*{self.name.partition('.')[0]}*")[:5])
+            raise HadError(
+                f"model.name={self.name}: timm has no such model"
+                + (f"; close to it: {close}" if close else "; see timm.list_models()")
+            )
+
+    def preprocessor(self) -> ImagePreprocessor:
+        model = self._create(pretrained=False, num_classes=0)
+        data = timm.data.resolve_model_data_config(model)
+        return ImagePreprocessor(
+            tuple(data["input_size"]),
+            tuple(data["mean"]),
+            tuple(data["std"]),
+            data["interpolation"],
+            data["crop_pct"],
+        )
+
+    def build(
+        self, num_outputs: int, label_names: list[str], *, complete: bool = False
+    ) -> nn.Module:
+        model = self._create(pretrained=self.pretrained, num_classes=num_outputs)
+        trained_for = model.pretrained_cfg.get("num_classes")
+        if complete and trained_for != num_outputs:
+            raise HadError(
+                f"teacher={self.name}: its head has {trained_for} classes, the task {num_outputs}; "
+                "give a model fine-tuned on the task, or teacher=null to fine-tune one here"
+            )
+        model.had_source = {"architecture": self._architecture(model), "model_args": self.arguments}
+        return model
+
+    def _create(self, pretrained: bool, num_classes: int) -> nn.Module:
+        name = self.name
+        if self._is_directory():
+            name = LOCAL + str(Path(self.name.removeprefix(LOCAL)).expanduser())
+        try:
+            return timm.create_model(
+                name, pretrained=pretrained, num_classes=num_classes, **self.arguments
+            )
+        except SafetensorError as error:
+            raise HadError(
+                f"model.name={self.name}: its safetensors file is damaged or cut short ({error})"
+            ) from error
+        except (OSError, ValueError, RuntimeError, TypeError, AssertionError) as error:
+            raise HadError(f"model.name={self.name}: cannot be built: {error}") from error
+
+    def _architecture(self, model: nn.Module) -> str:
+        return str(model.pretrained_cfg.get("architecture") or self.name)
+
+    def _is_directory(self) -> bool:
+        return self.name.startswith(LOCAL) or looks_like_path(self.name)
+
+
+class TimmFamily(Family):
+    """Forward, conversion and storage of timm models."""
+
+    name: ClassVar[str] = "timm"
+
+    def find_layers(self, model: nn.Module) -> list[AttentionGeometry]:
+        return adapter.find_layers(model)
+
+    def attach(self, model: nn.Module, build: Callable[[AttentionGeometry], nn.Module]) -> None:
+        adapter.attach(model, build)
+
+    def logits(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        return model(inputs["pixel_values"])
+
+    def save(self, model: nn.Module, directory: Path, extra: dict[str, Any]) -> None:
+        if not hasattr(model, "had_source"):
+            architecture = model.pretrained_cfg.get("architecture")
+            model.had_source = {"architecture": architecture, "model_args": {}}
+        config = {
+            **model.had_source,
+            "num_classes": model.num_classes,
+            "pretrained_cfg": {**_plain(model.pretrained_cfg), "num_classes": model.num_classes},
+            **extra,
+        }
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+
+    def rebuild(
+        self, directory: Path, config: dict[str, Any], trust_remote_code: bool
+    ) -> nn.Module:
+        model = timm.create_model(
+            config["architecture"],
+            pretrained=False,
+            num_classes=config["num_classes"],
+            pretrained_cfg_overlay=config.get("pretrained_cfg"),
+            **config.get("model_args", {}),
+        )
+        model.had_source = {key: config[key] for key in ("architecture", "model_args")}
+        return model
+
+
+FAMILY = TimmFamily()
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """The part of timm's pretrained configuration that describes the input."""
+    kept = ("input_size", "mean", "std", "interpolation", "crop_pct", "first_conv", "classifier")
+    return {key: settings[key] for key in kept if key in settings}

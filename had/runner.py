@@ -1,0 +1,172 @@
+"""One run from configuration to results: the only place that wires everything together."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torch import Tensor, nn
+
+from had.build import build
+from had.config import Settings, to_dataclasses
+from had.distill.pair import Alone, TeacherStudent
+from had.distill.teacher import TeacherCache, teacher_fingerprint
+from had.lightning.data import ShuffledBatches, training_loader
+from had.lightning.fit import Phase, device, evaluate, fit, precision
+from had.models.convert import binarize, record_attention
+from had.models.source import ModelSource
+from had.models.storage import save
+from had.results.record import METRICS, environment, write_json
+from had.results.tables import run_table, show
+from had.tasks.base import Task, TaskData
+from had.validate import check
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> dict[str, float]:
+    """Distil: teacher, student, evaluation of both, and a run directory with every record.
+
+    Args:
+        cfg: the composed configuration (conf/train.yaml).
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        HadError: the configuration, the data or the weights cannot be used; nothing was trained.
+        Interrupted: a signal ended training, a checkpoint is on disk.
+    """
+    check(cfg)
+    settings = to_dataclasses(cfg)
+    started = time.perf_counter()
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    task, source, preprocessor, data = _inputs(cfg)
+    _write_inputs(cfg)
+    teacher = _teacher(cfg, settings, task, source, data)
+    taught = time.perf_counter()
+    student = _student(cfg, settings, teacher, task, data)
+    models = TeacherStudent(record_attention(teacher), student)
+    phase = Phase("student", cfg, task, data, settings.schedule, settings.binarization.ste_clip)
+    module = phase.module(models)
+    fit(phase, module)
+    distilled = time.perf_counter()
+    metrics = evaluate(phase, module)
+    metrics |= _scores(task, metrics) | {
+        "time/teacher_s": taught - started,
+        "time/distillation_s": distilled - taught,
+        "time/total_s": time.perf_counter() - started,
+    }
+    _finish(cfg, task, student, preprocessor, metrics)
+    return metrics
+
+
+def _inputs(cfg: DictConfig) -> tuple[Task, ModelSource, Any, TaskData]:
+    """Task and model as configured; whatever is wrong with their files is found here."""
+    task: Task = build(cfg.task)
+    source: ModelSource = build(cfg.model)
+    if cfg.teacher:
+        source = source.at(cfg.teacher)
+    source.check()
+    task.read()
+    preprocessor = source.preprocessor()
+    return task, source, preprocessor, task.encode(preprocessor)
+
+
+def _teacher(
+    cfg: DictConfig, settings: Settings, task: Task, source: ModelSource, data: TaskData
+) -> nn.Module:
+    """The given teacher, or the model fine-tuned on the task: from the cache, else here and now."""
+    given = cfg.teacher is not None
+    model = source.build(task.num_outputs, task.label_names, complete=given)
+    if given:
+        return model
+    determined_by = {
+        "schedule": asdict(settings.finetune),
+        "batch_size": task.batch_size,
+        "accumulate": cfg.trainer.accumulate_grad_batches,
+        "gradient_clip": cfg.trainer.gradient_clip_val,
+        "seed": cfg.seed,
+        "precision": precision(cfg),
+    }
+    cache = TeacherCache(
+        Path(settings.paths.cache), teacher_fingerprint(determined_by, data.train, model)
+    )
+    if not cache.load(model):
+        log.info("teacher: fine-tuning %s on %s", source.name, task.name)
+        phase = Phase("teacher", cfg, task, data, settings.finetune)
+        fit(phase, phase.module(Alone(model)))
+        rank_zero_only(cache.store)(model, determined_by)
+    return model
+
+
+def _student(
+    cfg: DictConfig, settings: Settings, teacher: nn.Module, task: Task, data: TaskData
+) -> nn.Module:
+    """A copy of the teacher, binarized and calibrated on training batches."""
+    student = copy.deepcopy(teacher).to(device(cfg))
+    recipe = asdict(settings.binarization)
+    return binarize(
+        student,
+        n=settings.sparsity.n,
+        binarization=recipe,
+        calibration=_calibration_inputs(cfg, task, data, settings.binarization.calibration_batches),
+    )
+
+
+def _calibration_inputs(
+    cfg: DictConfig, task: Task, data: TaskData, count: int
+) -> Iterator[dict[str, Tensor]]:
+    """The first training batches' inputs, on the device."""
+    batches = ShuffledBatches(len(data.train), task.batch_size, count, cfg.seed)
+    for batch in islice(training_loader(data.train, batches), count):
+        yield {name: tensor.to(device(cfg)) for name, tensor in batch["inputs"].items()}
+
+
+def _scores(task: Task, metrics: dict[str, float]) -> dict[str, float]:
+    """The task's main metric of both models and the difference, in points of 100."""
+    points = {
+        role: task.points(
+            {
+                name.removeprefix(f"{role}/"): value
+                for name, value in metrics.items()
+                if name.startswith(f"{role}/")
+            }
+        )
+        for role in ("teacher", "student")
+    }
+    return {
+        "score/teacher": points["teacher"],
+        "score/student": points["student"],
+        "score/drop": points["teacher"] - points["student"],
+    }
+
+
+@rank_zero_only
+def _write_inputs(cfg: DictConfig) -> None:
+    directory = Path(cfg.run_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+    write_json(directory / "environment.json", environment(cfg.seed))
+
+
+@rank_zero_only
+def _finish(
+    cfg: DictConfig, task: Task, student: nn.Module, preprocessor: Any, metrics: dict[str, float]
+) -> None:
+    """Student, metrics.json, the table, and as the last line where all of it lies."""
+    directory = Path(cfg.run_dir)
+    save(student, directory / "student", preprocessor)
+    write_json(directory / METRICS, metrics)
+    title = f"{task.name}, {cfg.model.label}, {cfg.binarization.name}, N = {cfg.sparsity.n}"
+    show(run_table(title, task.score, metrics))
+    log.info("run directory: %s", directory)
