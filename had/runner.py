@@ -101,11 +101,12 @@ def _teacher(
     cache = TeacherCache(
         Path(settings.paths.cache), teacher_fingerprint(determined_by, data.train, model)
     )
-    if not cache.load(model):
-        log.info("teacher: fine-tuning %s on %s", source.name, task.name)
-        phase = Phase("teacher", cfg, task, data, settings.finetune)
-        fit(phase, phase.module(Alone(model)))
-        rank_zero_only(cache.store)(model, determined_by)
+    if (finished := cache.load(source, task)) is not None:
+        return finished
+    log.info("teacher: fine-tuning %s on %s", source.name, task.name)
+    phase = Phase("teacher", cfg, task, data, settings.finetune)
+    fit(phase, phase.module(Alone(model)))
+    rank_zero_only(cache.store)(model, determined_by)
     return model
 
 

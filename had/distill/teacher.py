@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from had.models.family import family_of
-from had.models.storage import load_weights
-from had.tasks.base import EncodedDataset
+from had.models.source import ModelSource
+from had.tasks.base import EncodedDataset, Task
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +35,14 @@ class TeacherCache:
     def __init__(self, cache: Path, fingerprint: str) -> None:
         self.directory = cache.expanduser() / "teachers" / fingerprint
 
-    def load(self, model: nn.Module) -> bool:
-        """Give `model` the cached weights, if there are any; says so in the log."""
+    def load(self, source: ModelSource, task: Task) -> nn.Module | None:
+        """The cached teacher, or None; a hit is said in the log."""
         if not (self.directory / "model.safetensors").is_file():
-            return False
-        load_weights(model, self.directory / "model.safetensors")
-        log.info(
-            "teacher: fine-tuned before on the same data and settings, reused from %s",
-            self.directory,
+            return None
+        log.info("teacher: fine-tuned before on the same data, reused from %s", self.directory)
+        return source.at(str(self.directory)).build(
+            task.num_outputs, task.label_names, complete=True
         )
-        return True
 
     def store(self, model: nn.Module, settings: Mapping[str, Any]) -> None:
         """Keep a fine-tuned model; it appears whole or not at all."""

@@ -92,6 +92,8 @@ def fit(phase: Phase, module: DistillationModule) -> None:
     if not phase.total_steps:
         return
     resume = _resume_point(phase)
+    # A phase draws the same random numbers whether or not another one ran before it.
+    pl.seed_everything(phase.cfg.seed, workers=True, verbose=False)
     trainer = build_trainer(phase)
     accumulate = phase.cfg.trainer.accumulate_grad_batches
     batches = ShuffledBatches(

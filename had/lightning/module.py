@@ -98,22 +98,29 @@ class DistillationModule(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW; biases, norms and scales are not decayed. The schedule sets the rate by step."""
         config = self.schedule.config
-        named = [(n, p) for n, p in self.student.named_parameters() if p.requires_grad]
+        trained = [p for p in self.student.parameters() if p.requires_grad]
         groups = [
-            {"params": [p for _, p in named if p.ndim >= 2 and p.shape[1:].numel() > 1]},
-            {
-                "params": [p for _, p in named if not (p.ndim >= 2 and p.shape[1:].numel() > 1)],
-                "weight_decay": 0.0,
-            },
+            {"params": [p for p in trained if _is_matrix(p)]},
+            {"params": [p for p in trained if not _is_matrix(p)], "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(
             groups,
             lr=config.learning_rate * config.learning_rate_factor,
             weight_decay=config.weight_decay,
-            fused=self.device.type == "cuda",
+            fused=self.device.type == "cuda" and self.trainer.scaler is None,
         )
         factor = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients' norm; Lightning itself refuses to beside a fused optimizer."""
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.student.parameters(), gradient_clip_val)
 
     # ---- evaluation -----------------------------------------------------------------------------
 
@@ -165,3 +172,8 @@ class DistillationModule(pl.LightningModule):
     def _place_teacher(self) -> None:
         if self.models.teacher is not None:
             self.models.teacher.to(self.device).eval().requires_grad_(False)
+
+
+def _is_matrix(parameter: Tensor) -> bool:
+    """Weights of linear layers and convolutions, as opposed to biases, norms and head scales."""
+    return parameter.ndim >= 2 and parameter.shape[1:].numel() > 1

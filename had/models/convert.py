@@ -79,7 +79,7 @@ def calibrate(model: nn.Module, batches: Iterable[Inputs]) -> None:
     _set_calibrating(layers, True)
     try:
         for inputs in batches:
-            family.logits(model, dict(inputs))
+            family.forward(model, dict(inputs))
             count += 1
     finally:
         _set_calibrating(layers, False)

@@ -28,18 +28,36 @@ class Family(ABC):
         """Put `build(geometry)` in charge of every layer's attention, in place."""
 
     @abstractmethod
+    def forward(self, model: nn.Module, inputs: dict[str, Tensor]) -> Any:
+        """One forward pass, whatever the model's output is."""
+
+    @abstractmethod
     def logits(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-        """One forward pass: (B, outputs)."""
+        """One forward pass of a classifier or regressor: (B, outputs)."""
 
     @abstractmethod
     def save(self, model: nn.Module, directory: Path, extra: dict[str, Any]) -> None:
         """Write config.json (with `extra` in it) and model.safetensors."""
 
     @abstractmethod
-    def rebuild(
-        self, directory: Path, config: dict[str, Any], trust_remote_code: bool
-    ) -> nn.Module:
-        """The architecture that `save` described, with fresh weights."""
+    def load(
+        self,
+        directory: Path,
+        config: dict[str, Any],
+        build: Callable[[AttentionGeometry], nn.Module],
+        trust_remote_code: bool,
+    ) -> tuple[nn.Module, list[str]]:
+        """What `save` wrote, with `build(geometry)` attached to its layers before weights are read.
+
+        Args:
+            directory: where config.json and model.safetensors lie.
+            config: the content of config.json.
+            build: makes the module that hangs on an attention layer.
+            trust_remote_code: whether code that lies in the directory may run.
+
+        Returns:
+            The model, and the names of weights that are missing in the file or superfluous.
+        """
 
 
 _MODULES = {"transformers": "had.models.transformers", "timm": "had.models.timm"}

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from had.attention.module import AttentionOptions, HammingAttention, hamming_layers
 from had.errors import HadError
@@ -57,9 +56,17 @@ def load_student(directory: str | Path, *, trust_remote_code: bool = False) -> n
     settings = dict(config[KEY])
     chosen = family(settings.pop("family"))
     options = AttentionOptions(**settings)
-    model = chosen.rebuild(directory, config, trust_remote_code)
-    chosen.attach(model, lambda geometry: HammingAttention(geometry, options))
-    load_weights(model, directory / "model.safetensors")
+    file = directory / "model.safetensors"
+    try:
+        model, wrong = chosen.load(
+            directory, config, lambda geometry: HammingAttention(geometry, options), trust_remote_code
+        )
+    except (SafetensorError, OSError) as error:
+        raise HadError(f"{file}: missing, damaged or cut short ({error})") from error
+    except RuntimeError as error:
+        raise HadError(f"{file}: does not fit its config.json: {error}") from error
+    if wrong:
+        raise HadError(f"{file}: does not fit its config.json, see {', '.join(sorted(wrong)[:3])}")
     return model.eval()
 
 
@@ -77,23 +84,3 @@ def _read_config(directory: Path) -> dict[str, Any]:
         )
     return config
 
-
-def load_weights(model: nn.Module, file: Path) -> None:
-    """Load all weights of a model from a safetensors file, in place.
-
-    Raises:
-        HadError: the file is missing, damaged, or not this model's.
-    """
-    try:
-        tensors: dict[str, Tensor] = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise HadError(f"{file}: missing, damaged or cut short ({error})") from error
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
-    tied = set(getattr(model, "_tied_weights_keys", None) or ())
-    missing = [name for name in missing if name not in tied]
-    if missing or unexpected:
-        raise HadError(
-            f"{file}: does not fit its config.json (missing {missing}, extra {unexpected})"
-        )
-    if hasattr(model, "tie_weights"):
-        model.tie_weights()

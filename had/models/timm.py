@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import timm
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from timm.models import is_model
+from safetensors.torch import load_file, save_file
+from timm.models import VisionTransformer, is_model
 from torch import Tensor, nn
 
 from had.attention import timm as adapter
@@ -76,7 +76,6 @@ class TimmSource(ModelSource):
                 f"teacher={self.name}: its head has {trained_for} classes, the task {num_outputs}; "
                 "give a model fine-tuned on the task, or teacher=null to fine-tune one here"
             )
-        model.had_source = {"architecture": self._architecture(model), "model_args": self.arguments}
         return model
 
     def _create(self, pretrained: bool, num_classes: int) -> nn.Module:
@@ -94,9 +93,6 @@ class TimmSource(ModelSource):
         except (OSError, ValueError, RuntimeError, TypeError, AssertionError) as error:
             raise HadError(f"model.name={self.name}: cannot be built: {error}") from error
 
-    def _architecture(self, model: nn.Module) -> str:
-        return str(model.pretrained_cfg.get("architecture") or self.name)
-
     def _is_directory(self) -> bool:
         return self.name.startswith(LOCAL) or looks_like_path(self.name)
 
@@ -112,15 +108,16 @@ class TimmFamily(Family):
     def attach(self, model: nn.Module, build: Callable[[AttentionGeometry], nn.Module]) -> None:
         adapter.attach(model, build)
 
-    def logits(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    def forward(self, model: nn.Module, inputs: dict[str, Tensor]) -> Any:
         return model(inputs["pixel_values"])
 
+    def logits(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        return self.forward(model, inputs)
+
     def save(self, model: nn.Module, directory: Path, extra: dict[str, Any]) -> None:
-        if not hasattr(model, "had_source"):
-            architecture = model.pretrained_cfg.get("architecture")
-            model.had_source = {"architecture": architecture, "model_args": {}}
         config = {
-            **model.had_source,
+            "architecture": model.pretrained_cfg["architecture"],
+            "model_args": _arguments(model),
             "num_classes": model.num_classes,
             "pretrained_cfg": {**_plain(model.pretrained_cfg), "num_classes": model.num_classes},
             **extra,
@@ -130,9 +127,13 @@ class TimmFamily(Family):
         tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
-    def rebuild(
-        self, directory: Path, config: dict[str, Any], trust_remote_code: bool
-    ) -> nn.Module:
+    def load(
+        self,
+        directory: Path,
+        config: dict[str, Any],
+        build: Callable[[AttentionGeometry], nn.Module],
+        trust_remote_code: bool,
+    ) -> tuple[nn.Module, list[str]]:
         model = timm.create_model(
             config["architecture"],
             pretrained=False,
@@ -140,11 +141,29 @@ class TimmFamily(Family):
             pretrained_cfg_overlay=config.get("pretrained_cfg"),
             **config.get("model_args", {}),
         )
-        model.had_source = {key: config[key] for key in ("architecture", "model_args")}
-        return model
+        adapter.attach(model, build)
+        tensors = load_file(directory / "model.safetensors")
+        missing, superfluous = model.load_state_dict(tensors, strict=False)
+        return model, [*missing, *superfluous]
 
 
 FAMILY = TimmFamily()
+
+
+def _arguments(model: nn.Module) -> dict[str, Any]:
+    """The sizes of a Vision Transformer that may differ from its architecture's defaults."""
+    if not isinstance(model, VisionTransformer):
+        return {}
+    block, patches = model.blocks[0], model.patch_embed
+    return {
+        "img_size": list(patches.img_size),
+        "patch_size": list(patches.patch_size),
+        "in_chans": patches.proj.in_channels,
+        "embed_dim": model.embed_dim,
+        "depth": len(model.blocks),
+        "num_heads": block.attn.num_heads,
+        "mlp_ratio": block.mlp.fc1.out_features / model.embed_dim,
+    }
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

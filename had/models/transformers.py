@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PretrainedConfig,
+    PreTrainedModel,
 )
 
 from had.attention import transformers as adapter
@@ -93,25 +94,55 @@ class TransformersFamily(Family):
     def attach(self, model: nn.Module, build: Callable[[AttentionGeometry], nn.Module]) -> None:
         adapter.attach(model, build)
 
+    def forward(self, model: nn.Module, inputs: dict[str, Tensor]) -> Any:
+        return model(**inputs)
+
     def logits(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-        return model(**inputs).logits
+        return self.forward(model, inputs).logits
 
     def save(self, model: nn.Module, directory: Path, extra: dict[str, Any]) -> None:
         for key, value in extra.items():
             setattr(model.config, key, value)
         model.save_pretrained(directory)
 
-    def rebuild(
-        self, directory: Path, config: dict[str, Any], trust_remote_code: bool
-    ) -> nn.Module:
-        settings = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    def load(
+        self,
+        directory: Path,
+        config: dict[str, Any],
+        build: Callable[[AttentionGeometry], nn.Module],
+        trust_remote_code: bool,
+    ) -> tuple[nn.Module, list[str]]:
         kind = getattr(transformers, (config.get("architectures") or [""])[0], None)
         if kind is None:
             raise HadError(f"{directory / 'config.json'}: architecture unknown to transformers")
-        return kind(settings)
+        model, report = _with_cores(kind, build).from_pretrained(
+            directory,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+        model.__class__ = kind
+        return model, [*report["missing_keys"], *report["unexpected_keys"]]
 
 
 FAMILY = TransformersFamily()
+
+
+def _with_cores(
+    kind: type[PreTrainedModel], build: Callable[[AttentionGeometry], nn.Module]
+) -> type[PreTrainedModel]:
+    """A model class that attaches the cores while it is built, so that from_pretrained fills them.
+
+    Files keep the names of the Hub, which differ from those of live modules in some families; only
+    transformers' own loading knows the way back.
+    """
+
+    def initialise(self: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
+        kind.__init__(self, *args, **kwargs)
+        adapter.attach(self, build)
+
+    members = {"__init__": initialise, "__module__": kind.__module__}
+    return type(kind.__name__, (kind,), members)
 
 
 @contextmanager

@@ -91,7 +91,7 @@ class Checkpoints(pl.Callback):
         folder = Path(trainer.default_root_dir) / FOLDER
         final = folder / f"step-{step:07d}.ckpt"
         partial = final.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
+        trainer.save_checkpoint(partial, weights_only=False)
         self._saved_step = step
         if trainer.is_global_zero:
             os.replace(partial, final)
