@@ -16,6 +16,7 @@ from had.config import StageWeights
 from had.distill.losses import Signals, attention_loss, hidden_loss
 from had.distill.pair import Alone, TeacherStudent
 from had.distill.schedule import Schedule
+from had.errors import HadError
 from had.tasks.base import Batch, Task
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,18 @@ class DistillationModule(pl.LightningModule):
         self.evaluation_sets = evaluation_sets
         self._stage = -1
         self._metrics: dict[tuple[str, str], MetricCollection] = {}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["borders"] = self.schedule.borders
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raise HadError if the checkpoint was written under other stages or another length."""
+        if checkpoint["borders"] != self.schedule.borders:
+            raise HadError(
+                f"resume: the checkpoint is of another schedule (stages end at steps "
+                f"{checkpoint['borders']}, now at {self.schedule.borders}); "
+                "resume with the settings it was made with, or resume=null"
+            )
 
     # ---- training -------------------------------------------------------------------------------
 
