@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import time
 from collections.abc import Iterator
@@ -18,19 +19,23 @@ from torch import Tensor, nn
 
 from had.build import build
 from had.config import Settings, to_dataclasses
+from had.config.validate import check
 from had.distill.pair import Alone, TeacherStudent
 from had.distill.teacher import TeacherCache, teacher_fingerprint
+from had.errors import HadError
 from had.lightning.data import ShuffledBatches, training_loader
 from had.lightning.fit import Phase, device, evaluate, fit, precision
 from had.models.convert import binarize, record_attention
 from had.models.source import ModelSource
-from had.models.storage import save
+from had.models.storage import load_student, save
 from had.results.record import METRICS, environment, write_json
-from had.results.tables import run_table, show
+from had.results.tables import cost_table, run_table, show
 from had.tasks.base import Task, TaskData
-from had.validate import check
 
 log = logging.getLogger(__name__)
+
+CONFIG = "config.yaml"
+STUDENT = "student"  # the student's folder in a run directory
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
@@ -67,6 +72,33 @@ def run(cfg: DictConfig) -> dict[str, float]:
         "time/total_s": time.perf_counter() - started,
     }
     _finish(cfg, task, student, preprocessor, metrics)
+    return metrics
+
+
+def evaluate_run(directory: Path) -> dict[str, float]:
+    """Evaluate the student of a finished run again; its teacher's figures come from the record.
+
+    Args:
+        directory: a run directory; nothing in it is changed.
+
+    Returns:
+        `student/<metric>`, `teacher/<metric>` and the costs.
+
+    Raises:
+        HadError: the directory is no finished run.
+    """
+    if not (directory / METRICS).is_file():
+        raise HadError(f"{directory}: not a finished run, it has no {METRICS}")
+    cfg = OmegaConf.load(directory / CONFIG)
+    cfg.run_dir, cfg.logger = str(directory), {}
+    student = load_student(directory / STUDENT, trust_remote_code=cfg.model.trust_remote_code)
+    task: Task = build(cfg.task)
+    data = task.encode(build(cfg.model).at(str(directory / STUDENT)).preprocessor())
+    phase = Phase("student", cfg, task, data, to_dataclasses(cfg).schedule)
+    metrics = evaluate(phase, phase.module(Alone(student)))
+    record = json.loads((directory / METRICS).read_text())
+    metrics |= {name: value for name, value in record.items() if name.startswith("teacher/")}
+    _show(cfg, task, metrics)
     return metrics
 
 
@@ -121,6 +153,7 @@ def _student(
         n=settings.sparsity.n,
         binarization=recipe,
         calibration=_calibration_inputs(cfg, task, data, settings.binarization.calibration_batches),
+        backend=cfg.backend,
     )
 
 
@@ -156,7 +189,7 @@ def _scores(task: Task, metrics: dict[str, float]) -> dict[str, float]:
 def _write_inputs(cfg: DictConfig) -> None:
     directory = Path(cfg.run_dir)
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+    (directory / CONFIG).write_text(OmegaConf.to_yaml(cfg, resolve=True))
     write_json(directory / "environment.json", environment(cfg.seed))
 
 
@@ -166,8 +199,12 @@ def _finish(
 ) -> None:
     """Student, metrics.json, the table, and as the last line where all of it lies."""
     directory = Path(cfg.run_dir)
-    save(student, directory / "student", preprocessor)
+    save(student, directory / STUDENT, preprocessor)
     write_json(directory / METRICS, metrics)
-    title = f"{task.name}, {cfg.model.label}, {cfg.binarization.name}, N = {cfg.sparsity.n}"
-    show(run_table(title, task.score, metrics))
+    _show(cfg, task, metrics)
     log.info("run directory: %s", directory)
+
+
+def _show(cfg: DictConfig, task: Task, metrics: dict[str, float]) -> None:
+    title = f"{task.name}, {cfg.model.label}, {cfg.binarization.name}, N = {cfg.sparsity.n}"
+    show(run_table(title, task.score, metrics), cost_table(metrics))

@@ -120,7 +120,7 @@ class HammingAttention(nn.Module):
         """
         self._check(query, key, dropout)
         scale = self.geometry.head_dim**-0.5 if scale is None else scale
-        real_keys = _real_tokens(mask)
+        real_keys = real_tokens(mask)
         # Only in self-attention are queries and keys the same tokens; a shorter query is all real.
         real_queries = real_keys if query.shape[2] == key.shape[2] else None
         if self.calibrating:
@@ -236,7 +236,7 @@ def full_precision_attention(
     )
 
 
-def _real_tokens(mask: Tensor | None) -> Tensor | None:
+def real_tokens(mask: Tensor | None) -> Tensor | None:
     """bool (B or 1, 1, S, 1): a key is real if some query may attend to it; None means all are."""
     if mask is None:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import signal
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ from had.lightning.module import DistillationModule
 from had.tasks.base import Task, TaskData
 
 log = logging.getLogger(__name__)
+
+# The loaders start where the checkpoint ends, and a short run may have fewer steps than a log line.
+warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before")
+warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than")
 
 _PRECISIONS = {"cuda": "bf16-mixed"}  # of a trainer whose precision is null; others are 32-true
 
@@ -45,7 +50,7 @@ class Phase:
     """Everything that training and evaluating one model needs.
 
     Attributes:
-        name: "teacher" or "student"; its checkpoints lie in this folder of the run directory.
+        name: "teacher" or "student"; the checkpoints lie in `checkpoints/<name>`.
         cfg: the whole configuration, for trainer, logger, callbacks, seed and run_dir.
         task: losses and metrics.
         data: encoded examples.
@@ -60,9 +65,9 @@ class Phase:
     schedule: ScheduleConfig
     ste_clip: float | None = None
 
-    @property
-    def directory(self) -> Path:
-        return Path(self.cfg.run_dir) / self.name
+    def checkpoints(self, run_dir: str | Path) -> Path:
+        """Where this phase's checkpoints lie in a run directory."""
+        return Path(run_dir) / "checkpoints" / self.name
 
     @property
     def batches_per_pass(self) -> int:
@@ -136,7 +141,7 @@ def build_trainer(phase: Phase) -> pl.Trainer:
         {**cfg.trainer, "precision": precision(cfg)},
         callbacks=callbacks,
         logger=build_all(cfg.logger) or False,
-        default_root_dir=str(phase.directory),
+        default_root_dir=str(phase.checkpoints(cfg.run_dir)),
         max_epochs=1,  # all passes over the data are one epoch of the loader
         max_steps=phase.total_steps or -1,
         val_check_interval=max(1, min(phase.batches_per_pass, passes)),
@@ -166,9 +171,9 @@ def _resume_point(phase: Phase) -> tuple[Path, int] | None:
     if resume is None:
         return None
     if resume == "auto":
-        found = newest_valid(phase.directory)
+        found = newest_valid(phase.checkpoints(phase.cfg.run_dir))
     elif Path(resume).is_dir():
-        found = newest_valid(Path(resume) / phase.name)
+        found = newest_valid(phase.checkpoints(resume))
     else:
         found = _given_checkpoint(Path(resume), phase.name)
     if found:
@@ -187,4 +192,4 @@ def _given_checkpoint(file: Path, phase: str) -> tuple[Path, int] | None:
         raise HadError(
             f"resume={file}: damaged or no checkpoint; resume=auto takes the newest valid one"
         )
-    return (file, step) if file.parent.parent.name == phase else None
+    return (file, step) if file.parent.name == phase else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from had.attention.module import (
 )
 from had.errors import HadError
 from had.models.family import family_of
+from had.paths import config_directory
 
 log = logging.getLogger(__name__)
 
@@ -111,10 +111,3 @@ def _recipe(binarization: str | Mapping[str, Any]) -> Mapping[str, Any]:
         raise HadError(f"binarization={binarization!r} is unknown; there are {known}")
     recipe: Mapping[str, Any] = yaml.safe_load(file.read_text())
     return recipe
-
-
-def config_directory() -> Path:
-    """Where the YAML files lie: beside the package in a checkout, inside it when installed."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parent / "conf"

@@ -84,7 +84,5 @@ def family_of(model: nn.Module) -> Family:
     packages = [kind.__module__.partition(".")[0] for kind in type(model).__mro__]
     known = next((package for package in packages if package in _MODULES), None)
     if known is None:
-        raise HadError(
-            f"{type(model).__qualname__}: a model of neither transformers nor timm"
-        )
+        raise HadError(f"{type(model).__qualname__}: a model of neither transformers nor timm")
     return family(known)

@@ -22,7 +22,6 @@ class ModelSource(ABC):
         label: short name, used in run directories and records.
         name: an id on the Hub, an architecture's name, or a directory.
         modality: "text" or "image", what its tasks must provide.
-        local: a directory that is used instead of `name` when it exists.
         pretrained: False builds the architecture with fresh weights.
         trust_remote_code: whether code that lies beside the weights may run.
         arguments: fields of the architecture's configuration to change.
@@ -34,7 +33,6 @@ class ModelSource(ABC):
         label: str,
         name: str,
         modality: str,
-        local: str | None = None,
         pretrained: bool = True,
         trust_remote_code: bool = False,
         arguments: Mapping[str, Any] | None = None,
@@ -44,7 +42,7 @@ class ModelSource(ABC):
         self.pretrained = pretrained
         self.trust_remote_code = trust_remote_code
         self.arguments = dict(arguments or {})
-        self.name = local if local and Path(local).is_dir() else name
+        self.name = name
 
     @abstractmethod
     def check(self) -> None:
@@ -82,11 +80,6 @@ class ModelSource(ABC):
             trust_remote_code=self.trust_remote_code,
             arguments=self.arguments,
         )
-
-
-def looks_like_path(name: str) -> bool:
-    """Whether a name can only be meant as a directory, not as an id on the Hub."""
-    return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
 
 
 def require_directory(name: str, needed: str) -> None:

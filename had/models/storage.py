@@ -59,14 +59,17 @@ def load_student(directory: str | Path, *, trust_remote_code: bool = False) -> n
     file = directory / "model.safetensors"
     try:
         model, wrong = chosen.load(
-            directory, config, lambda geometry: HammingAttention(geometry, options), trust_remote_code
+            directory,
+            config,
+            lambda geometry: HammingAttention(geometry, options),
+            trust_remote_code,
         )
     except (SafetensorError, OSError) as error:
         raise HadError(f"{file}: missing, damaged or cut short ({error})") from error
     except RuntimeError as error:
         raise HadError(f"{file}: does not fit its config.json: {error}") from error
     if wrong:
-        raise HadError(f"{file}: does not fit its config.json, see {', '.join(sorted(wrong)[:3])}")
+        raise HadError(f"{file}: does not fit its config.json: {', '.join(sorted(wrong)[:3])}")
     return model.eval()
 
 
@@ -83,4 +86,3 @@ def _read_config(directory: Path) -> dict[str, Any]:
             f"{file}: an ordinary model without Hamming attention; had.binarize converts it"
         )
     return config
-

@@ -18,7 +18,8 @@ from had.attention import timm as adapter
 from had.attention.module import AttentionGeometry
 from had.errors import HadError
 from had.models.family import Family
-from had.models.source import ModelSource, looks_like_path, require_directory
+from had.models.source import ModelSource, require_directory
+from had.paths import looks_like_path
 
 LOCAL = "local-dir:"
 

@@ -24,7 +24,8 @@ from had.attention import transformers as adapter
 from had.attention.module import AttentionGeometry
 from had.errors import HadError
 from had.models.family import Family
-from had.models.source import ModelSource, looks_like_path, require_directory
+from had.models.source import ModelSource, require_directory
+from had.paths import looks_like_path
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,15 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
+_COST_COLUMNS = (
+    ("energy uJ", "energy_per_sample_uj"),
+    ("area mm2", "area_mm2"),
+    ("latency us", "latency_us"),
+    ("energy ratio", "energy_ratio"),
+    ("area ratio", "area_ratio"),
+)
+"""Heading and quantity; ratios are to the baseline, energy on chip."""
+
 
 def run_table(title: str, score: str, metrics: Mapping[str, float]) -> Table:
     """Teacher, student and drop for every metric that both have, the task's own first.
@@ -27,12 +36,34 @@ def run_table(title: str, score: str, metrics: Mapping[str, float]) -> Table:
     return table
 
 
+def cost_table(metrics: Mapping[str, float]) -> Table | None:
+    """What the student's attention costs on each accelerator; None if nothing was priced.
+
+    Args:
+        metrics: the flat dict of `metrics.json` with its `hw/<accelerator>/<quantity>` keys.
+    """
+    priced = [key.split("/")[1:] for key in metrics if key.startswith("hw/")]
+    if not priced:
+        return None
+    table = Table(title="attention on accelerators, one sample", title_justify="left")
+    table.add_column("accelerator", no_wrap=True)
+    for title, _ in _COST_COLUMNS:
+        table.add_column(title, justify="right")
+    for name in dict.fromkeys(name for name, _ in priced):
+        values = [metrics.get(f"hw/{name}/{quantity}") for _, quantity in _COST_COLUMNS]
+        table.add_row(name, *("-" if value is None else f"{value:.3g}" for value in values))
+    return table
+
+
 def _cells(teacher: float | None, student: float) -> tuple[str, str, str]:
     if teacher is None:
         return "", f"{100 * student:.2f}", ""
     return f"{100 * teacher:.2f}", f"{100 * student:.2f}", f"{100 * (teacher - student):+.2f}"
 
 
-def show(table: Table) -> None:
-    """Print a table to the terminal."""
-    Console().print(table)
+def show(*tables: Table | None) -> None:
+    """Print tables to the terminal, leaving out those that are None."""
+    console = Console()
+    for table in tables:
+        if table is not None:
+            console.print(table)

@@ -43,7 +43,7 @@ def test_a_power_cut_loses_nothing_that_matters(
 ) -> None:
     with pytest.raises(ConnectionAbortedError):
         run(tiny(tmp_path, EVERY, ended_by("PowerCut", step, phase)))
-    assert newest_valid(tmp_path / "run" / phase)[1] <= step
+    assert newest_valid(tmp_path / "run" / "checkpoints" / phase)[1] <= step
     assert outcome(tmp_path, run(tiny(tmp_path, EVERY, "resume=auto"))) == uninterrupted
 
 
@@ -55,7 +55,7 @@ def test_sigterm_saves_after_the_step_in_progress(
         run(tiny(tmp_path, EVERY, ended_by("Signal", 5, "student")))
     assert stop.value.signal == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == handler
-    assert newest_valid(tmp_path / "run" / "student")[1] in (5, 6)
+    assert newest_valid(tmp_path / "run" / "checkpoints" / "student")[1] in (5, 6)
     assert outcome(tmp_path, run(tiny(tmp_path, EVERY, "resume=auto"))) == uninterrupted
 
 
@@ -64,9 +64,9 @@ def test_a_truncated_checkpoint_is_skipped_for_the_one_before(
 ) -> None:
     with pytest.raises(ConnectionAbortedError):
         run(tiny(tmp_path, EVERY, ended_by("PowerCut", 13, "student")))
-    newest, step = newest_valid(tmp_path / "run" / "student")
+    newest, step = newest_valid(tmp_path / "run" / "checkpoints" / "student")
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
-    assert newest_valid(tmp_path / "run" / "student")[1] < step
+    assert newest_valid(tmp_path / "run" / "checkpoints" / "student")[1] < step
     assert f"{newest} is damaged" in caplog.text
     assert outcome(tmp_path, run(tiny(tmp_path, EVERY, "resume=auto"))) == uninterrupted
 
@@ -104,7 +104,7 @@ def test_a_checkpoint_of_another_schedule_is_refused(tmp_path: Path) -> None:
 
 def test_checkpoints_hold_the_student_alone_and_load_as_plain_data(tmp_path: Path) -> None:
     run(tiny(tmp_path, EVERY))
-    file, _ = newest_valid(tmp_path / "run" / "student")
+    file, _ = newest_valid(tmp_path / "run" / "checkpoints" / "student")
     content = torch.load(file, weights_only=True)
     assert all(name.startswith("student.") for name in content["state_dict"])
     left = sorted(path.name for path in file.parent.iterdir())

@@ -65,12 +65,10 @@ def test_with_signs_every_layer_equals_the_oracle(name: str, scale: str) -> None
 
 
 def watch_layers(model: nn.Module) -> list[tuple[Any, tuple[Tensor, ...], dict[str, Any], Tensor]]:
-    """Collect every attention call of the next forward passes: layer, (q, k, v), keywords, output."""
+    """Collect every attention call from now on: layer, (q, k, v), keywords, output."""
     seen: list[Any] = []
     for layer in hamming_layers(model):
-        layer.register_forward_hook(
-            lambda *call: seen.append(call), with_kwargs=True
-        )
+        layer.register_forward_hook(lambda *call: seen.append(call), with_kwargs=True)
     return seen
 
 

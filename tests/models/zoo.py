@@ -59,9 +59,7 @@ def _timm(name: str) -> Specimen:
 
 
 ZOO: dict[str, Specimen] = {
-    "bert": _hf(
-        "BertForSequenceClassification", tf.BertConfig(**_SIZE, vocab_size=100), text, 2
-    ),
+    "bert": _hf("BertForSequenceClassification", tf.BertConfig(**_SIZE, vocab_size=100), text, 2),
     "roberta": _hf(
         "RobertaForSequenceClassification", tf.RobertaConfig(**_SIZE, vocab_size=100), text, 2
     ),

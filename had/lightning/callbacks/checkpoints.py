@@ -16,11 +16,9 @@ from had.lightning.module import DistillationModule
 
 log = logging.getLogger(__name__)
 
-FOLDER = "checkpoints"
-
 
 class Checkpoints(pl.Callback):
-    """Writes `checkpoints/step-*.ckpt` below the trainer's root directory, whole or not at all.
+    """Writes `step-*.ckpt` into the trainer's root directory, whole or not at all.
 
     SIGTERM and Ctrl-C end the run after the step in progress, with a checkpoint; a second Ctrl-C
     ends it at once. The random state travels along, so that a resumed run repeats the
@@ -89,7 +87,7 @@ class Checkpoints(pl.Callback):
         self._restored = checkpoint["random_state"]
 
     def _save(self, trainer: pl.Trainer, step: int) -> None:
-        folder = Path(trainer.default_root_dir) / FOLDER
+        folder = Path(trainer.default_root_dir)
         final = folder / f"step-{step:07d}.ckpt"
         partial = final.with_suffix(".partial")
         trainer.save_checkpoint(partial, weights_only=False)
@@ -130,11 +128,11 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def newest_valid(folder: Path) -> tuple[Path, int] | None:
-    """The newest checkpoint below `folder` that can be read whole, and its step.
+    """The newest checkpoint in `folder` that can be read whole, and its step.
 
     Damaged ones are skipped with a warning. None if there is no valid one.
     """
-    for file in sorted((folder / FOLDER).glob("step-*.ckpt"), reverse=True):
+    for file in sorted(folder.glob("step-*.ckpt"), reverse=True):
         step = checkpoint_step(file)
         if step is not None:
             return file, step

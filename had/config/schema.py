@@ -1,7 +1,7 @@
 """The typed shape of a run's configuration, and its way into plain dataclasses.
 
 Groups that belong to a class (task, model, trainer, logger, callbacks, hardware) are open mappings
-here: their keys are the arguments of their `_target_`, which `had.validate` checks against it.
+here: their keys are the arguments of their `_target_`, and `had.config.validate` checks them.
 Everything else is typed: Hydra refuses a wrong type or an unknown key while it composes.
 
 This module is imported by every command, so it imports nothing heavy.
@@ -15,12 +15,14 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from had.catalogue import listing
+from had.config.catalogue import listing
+from had.paths import first_directory
 
 # What the parts that implement these names offer; tests hold the two against each other.
 RELAXATIONS = ("identity", "soft", "sharp", "sign")
 SCALES = ("frozen_sigma", "head_scale", "mean_abs")
 DECAYS = ("linear", "cosine", "constant")
+BACKENDS = ("auto", "triton", "eager", "reference")
 
 
 @dataclass
@@ -143,6 +145,7 @@ class TrainConfig:
     callbacks: dict[str, Any] = field(default_factory=dict)
     hardware: dict[str, Any] | None = None
     paths: PathsConfig = field(default_factory=PathsConfig)
+    backend: str = "auto"
     seed: int = 0
     teacher: str | None = None
     resume: str | None = None
@@ -178,7 +181,7 @@ def to_dataclasses(cfg: DictConfig) -> Settings:
 
     Raises:
         omegaconf.errors.OmegaConfBaseException: a value is missing or of the wrong type;
-            `had.validate.check` says so in the user's words.
+            `had.config.validate.check` says so in the user's words.
     """
     return Settings(**{name: _typed(schema, cfg[name]) for name, schema in TYPED_GROUPS.items()})
 
@@ -189,6 +192,7 @@ def _typed(schema: type, node: DictConfig) -> Any:
 
 
 def register() -> None:
-    """Make the schema and the resolver that conf/ asks for known to Hydra."""
+    """Make the schema and the resolvers that conf/ asks for known to Hydra."""
     ConfigStore.instance().store(name="schema", node=TrainConfig)
     OmegaConf.register_new_resolver("had.options", listing, replace=True)
+    OmegaConf.register_new_resolver("had.first_directory", first_directory, replace=True)

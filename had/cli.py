@@ -1,0 +1,186 @@
+"""The command line: `had <command>`, and what train.py runs.
+
+Imports nothing heavy: `--help`, `--cfg job` and tab completion answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from signal import SIGINT
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+
+from had.config import register
+from had.config.wording import nearest, numbered
+from had.errors import HadError
+from had.paths import config_directory
+
+log = logging.getLogger(__name__)
+
+USER_ERROR = 2
+SIGNALLED = 128  # plus the signal's number, as shells count
+CONFIG_NAME = "train"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand of `had`.
+
+    Attributes:
+        target: "module:function"; the function takes the remaining arguments, returns the exit
+            status and is imported only when the command is used.
+        help: one line.
+    """
+
+    target: str
+    help: str
+
+    def load(self) -> Callable[[Sequence[str]], int]:
+        module, function = self.target.split(":")
+        return getattr(importlib.import_module(module), function)
+
+
+COMMANDS = {
+    "train": Command("had.cli:train", "distil a model on a task (same as train.py)"),
+    "eval": Command("had.cli:evaluate", "evaluate the student of a run directory again"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script `had`; returns the exit status."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    name = arguments[0] if arguments else "--help"
+    if name in ("--help", "-h"):
+        sys.stdout.write(_overview())
+        return 0
+    if name not in COMMANDS:
+        return _complain(f"had {name}: no such command{nearest(name, COMMANDS)}\n\n{_overview()}")
+    try:
+        return COMMANDS[name].load()(arguments[1:])
+    except HadError as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        return SIGNALLED + SIGINT
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: had <command> ...", "", *lines, "", "had <command> --help", ""])
+
+
+def _complain(message: str) -> int:
+    sys.stderr.write(message.rstrip() + "\n")
+    return USER_ERROR
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """`had eval RUN_DIR`."""
+    parser = argparse.ArgumentParser(prog="had eval", description=COMMANDS["eval"].help)
+    parser.add_argument("run_dir", type=Path, help="a directory that had train has written")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from had.runner import evaluate_run
+
+    evaluate_run(arguments.run_dir)
+    return 0
+
+
+def train(argv: Sequence[str], config_path: str | None = None) -> int:
+    """`had train` and train.py: Hydra's command line, after a look at all that could be wrong.
+
+    Args:
+        argv: overrides and Hydra's own flags.
+        config_path: a directory or "pkg://..."; None for the configuration of this package.
+    """
+    register()
+    path = config_path or default_config_path()
+    job = _Job(sys.argv)
+    run = hydra.main(version_base="1.3", config_path=path, config_name=CONFIG_NAME)(job)
+    problems = _problems(argv, path)
+    if problems:
+        return _complain(numbered(problems))
+    sys.argv = [sys.argv[0], *argv]  # the only place where hydra.main looks
+    try:
+        run()
+    except SystemExit as stop:
+        return USER_ERROR if job.refused else int(stop.code or 0)
+    finally:
+        sys.argv = job.command_line
+    return 0
+
+
+def default_config_path() -> str:
+    """The configuration of this package, installed or in a source tree that is on the path."""
+    return "pkg://had.conf" if find_spec("had.conf") else str(config_directory())
+
+
+def _problems(argv: Sequence[str], config_path: str) -> list[str]:
+    """What is wrong with a command line that would run something; Hydra answers the others."""
+    args = get_args_parser().parse_args(argv)
+    answered_by_hydra = (
+        *(args.help, args.hydra_help, args.cfg, args.info, args.shell_completion),
+        args.experimental_rerun,
+    )
+    if any(answered_by_hydra):
+        return []
+    from had.config.preflight import preflight
+
+    return preflight(args, config_path, CONFIG_NAME)
+
+
+class _Job:
+    """What Hydra calls for a run, or for every job of a sweep.
+
+    Attributes:
+        command_line: of this process; Lightning starts its further processes with the same.
+        refused: whether a job ended by a `HadError`.
+    """
+
+    def __init__(self, command_line: list[str]) -> None:
+        self.command_line = command_line
+        self.refused = False
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """Run, and return the student's score for sweepers that optimise.
+
+        Raises:
+            SystemExit: bad input (2), or a signal (128 and its number).
+            CompactHydraException: bad input in a sweep, whose other jobs go on.
+        """
+        sys.argv = self.command_line
+        with open_dict(cfg):
+            cfg.run_dir = HydraConfig.get().runtime.output_dir  # a sweep numbers its own
+        from had.lightning.fit import Interrupted
+        from had.runner import run
+
+        try:
+            return run(cfg).get("score/student")
+        except HadError as error:
+            self.refused = True
+            log.error("%s", error)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise CompactHydraException(str(error)) from error
+            raise SystemExit(USER_ERROR) from error
+        except Interrupted as stop:
+            log.warning("%s; resume=%s continues", stop, cfg.run_dir)
+            raise SystemExit(SIGNALLED + stop.signal) from None
+        except KeyboardInterrupt:
+            log.warning("interrupted")
+            raise SystemExit(SIGNALLED + SIGINT) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
