@@ -32,11 +32,12 @@ class Relaxation:
     """Maps z = x / sigma to units; `c` is annealed in place while a stage runs.
 
     Attributes:
-        c: sharpness of the tanh relaxations, in units of sigma; unused by the others.
+        c: sharpness of the tanh relaxations, in units of sigma, unused by the others; a number, or
+            a scalar tensor where a captured graph has to see it change.
         clip: the sign's gradient passes where |z| <= clip; None passes it everywhere.
     """
 
-    c: float = 1.0
+    c: float | Tensor = 1.0
     clip: float | None = None
     exact_signs: ClassVar[bool] = False
 

@@ -49,7 +49,9 @@ def attend(
 
 def boolean_mask(*args: Any, **kwargs: Any) -> Tensor | None:
     """The boolean mask, True = allowed; causality is always in it, never left to a flag."""
-    return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False})
+    # Neither may transformers look whether anything is padded at all: that waits for the device.
+    skips = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+    return sdpa_mask(*args, **{**kwargs, **skips})
 
 
 @cache
