@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,20 +33,25 @@ from had.config.wording import nearest
 
 _REFUSALS = (HydraException, OmegaConfBaseException, ValueError)  # what composing raises
 
+Judge = Callable[[DictConfig], list[str]]
 
-def preflight(args: Namespace, config_path: str, config_name: str) -> list[str]:
+
+def preflight(
+    args: Namespace, config_path: str, config_name: str, judge: Judge = validate
+) -> list[str]:
     """Everything that is wrong with a command line, each in one sentence.
 
     Args:
         args: as parsed by Hydra's own parser.
         config_path: of hydra.main.
         config_name: of hydra.main.
+        judge: what is wrong with a configuration that composes.
     """
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
         return [f"--config-dir {args.config_dir}: there is no such directory"]
     with _hydra(args, args.config_path or config_path) as hydra:
         name = args.config_name or config_name
-        return _Inspection(hydra, name, _mode(hydra, args, name)).problems(args.overrides)
+        return _Inspection(hydra, name, _mode(hydra, args, name), judge).problems(args.overrides)
 
 
 def _mode(hydra: Hydra, args: Namespace, config_name: str) -> RunMode:
@@ -102,6 +107,7 @@ class _Inspection:
     hydra: Hydra
     config_name: str
     mode: RunMode
+    judge: Judge
     found: list[str] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
@@ -113,7 +119,7 @@ class _Inspection:
     def problems(self, overrides: list[str]) -> list[str]:
         choices = [choice for text in overrides for choice in self._parse(text)]
         configs = [self._composed(job, choices) for job in _jobs(choices)]
-        about_values = [line for cfg in configs if cfg is not None for line in validate(cfg)]
+        about_values = [line for cfg in configs if cfg is not None for line in self.judge(cfg)]
         # A group without its option fell back to another one; what that says of it means nothing.
         self.found += [line for line in about_values if not _mentions(line, self.lost)]
         return list(dict.fromkeys(self.found))

@@ -145,7 +145,10 @@ def _stage(key: str, stage: Values) -> Iterator[str]:
         yield f"{key}.share={stage['share']}: must not be negative"
     if (factor := at(stage, "learning_rate_factor")) is not None and factor <= 0:
         yield f"{key}.learning_rate_factor={factor}: must be greater than 0"
-    for loss, weight in (at(stage, "weights") or {}).items():
+    weights = at(stage, "weights") or {}
+    if weights and not any(weights.values()):
+        yield f"{key}.weights: all are 0, so the stage has nothing to learn from; raise one"
+    for loss, weight in weights.items():
         if weight < 0:
             yield f"{key}.weights.{loss}={weight}: must not be negative; 0 turns a loss off"
 

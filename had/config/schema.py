@@ -146,6 +146,7 @@ class TrainConfig:
     hardware: dict[str, Any] | None = None
     paths: PathsConfig = field(default_factory=PathsConfig)
     backend: str = "auto"
+    cuda_graphs: bool = True
     seed: int = 0
     teacher: str | None = None
     resume: str | None = None

@@ -49,7 +49,7 @@ def validate(cfg: DictConfig) -> list[str]:
     problems += _unfit(values)
     if not any(problem.startswith("task.") for problem in problems):
         problems += _refused_by_task(values)
-    problems += _refused_by_hardware(values)
+    problems += refused_by_hardware(values)
     for rule in [*RULES, *_sweep_rules(cfg)]:
         problems += rule(values)
     return list(dict.fromkeys(problems))
@@ -122,7 +122,7 @@ def _refused_by_task(values: Values) -> list[str]:
     return []
 
 
-def _refused_by_hardware(values: Values) -> Iterator[str]:
+def refused_by_hardware(values: Values) -> Iterator[str]:
     """Accelerators that there are none of, or whose description is not valid."""
     group = values.get("hardware") or {}
     named = [("accelerators", name) for name in group.get("accelerators") or []]

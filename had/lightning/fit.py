@@ -84,7 +84,10 @@ class Phase:
     def module(self, models: TeacherStudent | Alone) -> DistillationModule:
         """The Lightning module of this phase around `models`."""
         schedule = Schedule(self.schedule, self.total_steps, self.ste_clip)
-        return DistillationModule(models, self.task, schedule, list(self.data.evaluation))
+        sets = list(self.data.evaluation)
+        return DistillationModule(
+            models, self.task, schedule, sets, cuda_graphs=self.cfg.cuda_graphs
+        )
 
 
 def fit(phase: Phase, module: DistillationModule) -> None:

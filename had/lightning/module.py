@@ -17,6 +17,7 @@ from had.distill.losses import Signals, attention_loss, hidden_loss
 from had.distill.pair import Alone, TeacherStudent
 from had.distill.schedule import Schedule
 from had.errors import HadError
+from had.lightning.graphs import StepGraphs
 from had.tasks.base import Batch, Task
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class DistillationModule(pl.LightningModule):
         task: gives losses and metrics.
         schedule: stages and learning rates by step.
         evaluation_sets: names of the evaluation sets, in the order of their data loaders.
+        cuda_graphs: replay captured steps where the device and the trainer allow it.
     """
 
     student: nn.Module
@@ -42,11 +44,15 @@ class DistillationModule(pl.LightningModule):
         task: Task,
         schedule: Schedule,
         evaluation_sets: list[str],
+        *,
+        cuda_graphs: bool = True,
     ) -> None:
         super().__init__()
         self.student = models.student
         self.models, self.task, self.schedule = models, task, schedule
         self.evaluation_sets = evaluation_sets
+        self.cuda_graphs = cuda_graphs
+        self._graphs: StepGraphs | None = None
         self._stage = -1
         self._metrics: dict[tuple[str, str], MetricCollection] = {}
 
@@ -67,32 +73,59 @@ class DistillationModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         self._place_teacher()
         self._stage = -1
+        self._graphs = StepGraphs(self._step, self.student.parameters()) if self._fits() else None
+
+    def _fits(self) -> bool:
+        """Whether steps can run as CUDA graphs: they own the gradients, which others must not."""
+        alone = self.trainer.world_size == 1 and self.trainer.accumulate_grad_batches == 1
+        on_gpu = self.device.type == "cuda" and self.trainer.scaler is None
+        return self.cuda_graphs and alone and on_gpu
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Bring the relaxation to where the schedule wants it at this step."""
         step = self.global_step
         if self.schedule.stage_index(step) != self._stage:
             self._enter_stage(step)
-        self._relaxation.c = self.schedule.sharpness(step)
+        sharpness = self.schedule.sharpness(step)
+        if isinstance(self._relaxation.c, Tensor):
+            self._relaxation.c.fill_(sharpness)
+        else:
+            self._relaxation.c = sharpness
 
     def _enter_stage(self, step: int) -> None:
         self._stage = self.schedule.stage_index(step)
         stage = self.schedule.stage(step)
         self._relaxation = self.schedule.relaxation(step)
+        if self._graphs is not None:
+            self._relaxation.c = torch.tensor(self._relaxation.c, device=self.device)
         set_relaxation(self.student, self._relaxation)
         self.student.train(self.schedule.config.dropout)
         log.info("step %d: stage %r (%s)", step, stage.name, stage.relaxation)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        weights = self.schedule.stage(self.global_step).weights
-        signals = self.models(batch["inputs"], weights)
-        parts = self._losses(signals, batch["labels"], weights)
-        loss = sum((getattr(weights, name) * part for name, part in parts.items()), torch.zeros(()))
+        parts = self._step(batch) if self._graphs is None else self._graphs(batch, self._stage)
         if self._logs_now():
-            shown = {f"train/{name}": part.detach() for name, part in parts.items()}
-            self.log_dict({**shown, "train/c": self._relaxation.c})
-            self.log("loss", loss.detach(), prog_bar=True)
-        return loss
+            shown = {f"train/{name}": part.detach().clone() for name, part in parts.items()}
+            self.log_dict({**shown, "train/c": float(self._relaxation.c)})
+            self.log("loss", shown["train/loss"], prog_bar=True, logger=False)
+        return parts["loss"]
+
+    def _step(self, batch: Batch) -> dict[str, Tensor]:
+        """Loss of a batch in the current stage, and its unweighted parts."""
+        weights = self.schedule.config.stages[self._stage].weights
+        parts = self._losses(self.models(batch["inputs"], weights), batch["labels"], weights)
+        weighted = [getattr(weights, name) * part for name, part in parts.items()]
+        return {"loss": torch.stack(weighted).sum(), **parts}
+
+    def backward(self, loss: Tensor) -> None:
+        if self._graphs is None:
+            loss.backward()
+
+    def optimizer_zero_grad(
+        self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer
+    ) -> None:
+        if self._graphs is None:
+            optimizer.zero_grad()
 
     def _losses(self, signals: Signals, labels: Tensor, weights: StageWeights) -> dict[str, Tensor]:
         """The parts of the loss whose weight is not zero."""

@@ -18,7 +18,7 @@ from had.tasks.supervised import SupervisedTask
 logger = logging.getLogger(__name__)
 
 _CHUNK = 4096  # texts a tokenizer call: enough to keep its threads busy, little to hold
-_MULTIPLE = 8  # padded lengths are multiples of this, what tensor cores like
+_MULTIPLE = 32  # of padded lengths: few enough shapes that each can be compiled or captured
 
 _STORED = {"input_ids": torch.int32, "attention_mask": torch.bool, "token_type_ids": torch.uint8}
 

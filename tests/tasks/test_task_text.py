@@ -10,6 +10,12 @@ from had.tasks.base import EncodedDataset, identity
 from had.tasks.text import PADDINGS, LabelledText, encode_text
 
 
+@pytest.fixture(autouse=True)
+def _padding_to_eights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small multiples, so that expected rows can be written out."""
+    monkeypatch.setattr("had.tasks.text._MULTIPLE", 8)
+
+
 def encode(
     texts: tuple[list[str], ...],
     tokenizer: PreTrainedTokenizerFast,
