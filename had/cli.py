@@ -55,6 +55,8 @@ class Command:
 COMMANDS = {
     "train": Command("had.cli:train", "distil a model on a task (same as train.py)"),
     "eval": Command("had.cli:evaluate", "evaluate the student of a run directory again"),
+    "results": Command("had.commands.results:main", "tables from the records of runs"),
+    "cost": Command("had.commands.cost:main", "price attention on accelerators; needs no data"),
 }
 
 

@@ -29,6 +29,7 @@ from had.models.convert import binarize, record_attention
 from had.models.source import ModelSource
 from had.models.storage import load_student, save
 from had.results.record import METRICS, environment, write_json
+from had.results.records import RECORD
 from had.results.tables import cost_table, run_table, show
 from had.tasks.base import Task, TaskData
 
@@ -63,14 +64,18 @@ def run(cfg: DictConfig) -> dict[str, float]:
     models = TeacherStudent(record_attention(teacher), student)
     phase = Phase("student", cfg, task, data, settings.schedule, settings.binarization.ste_clip)
     module = phase.module(models)
-    fit(phase, module)
+    speed = fit(phase, module)
     distilled = time.perf_counter()
     metrics = evaluate(phase, module)
-    metrics |= _scores(task, metrics) | {
-        "time/teacher_s": taught - started,
-        "time/distillation_s": distilled - taught,
-        "time/total_s": time.perf_counter() - started,
-    }
+    metrics |= (
+        _scores(task, metrics)
+        | speed
+        | {
+            "time/teacher_s": taught - started,
+            "time/distillation_s": distilled - taught,
+            "time/total_s": time.perf_counter() - started,
+        }
+    )
     _finish(cfg, task, student, preprocessor, metrics)
     return metrics
 
@@ -201,8 +206,20 @@ def _finish(
     directory = Path(cfg.run_dir)
     save(student, directory / STUDENT, preprocessor)
     write_json(directory / METRICS, metrics)
+    write_json(directory / RECORD, _identity(cfg) | environment(cfg.seed) | metrics)
     _show(cfg, task, metrics)
     log.info("run directory: %s", directory)
+
+
+def _identity(cfg: DictConfig) -> dict[str, Any]:
+    """What tells this run's record from others."""
+    return {
+        "task": cfg.task.name,
+        "model": cfg.model.label,
+        "binarization": cfg.binarization.name,
+        "schedule": cfg.schedule.name,
+        "n": cfg.sparsity.n,
+    }
 
 
 def _show(cfg: DictConfig, task: Task, metrics: dict[str, float]) -> None:

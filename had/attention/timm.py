@@ -78,7 +78,8 @@ def attach(model: nn.Module, build: Callable[[AttentionGeometry], nn.Module]) ->
     for geometry in find_layers(model):
         parent, _, child = geometry.name.rpartition(".")
         layer = model.get_submodule(geometry.name)
-        core = build(geometry).to(device=layer.qkv.weight.device).train(layer.training)
+        assert isinstance(layer, Attention)
+        core = build(geometry).to(layer.qkv.weight.device).train(layer.training)
         setattr(model.get_submodule(parent), child, CoreAttention.from_layer(layer, core))
 
 

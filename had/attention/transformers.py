@@ -100,7 +100,6 @@ def find_layers(model: PreTrainedModel) -> list[AttentionGeometry]:
     return found
 
 
-@cache
 def _asks_interface(kind: type[nn.Module]) -> bool:
     """Whether the class's own forward looks the attention function up by name."""
     try:

@@ -63,6 +63,7 @@ KNOBS: dict[str, Callable[[CostCase, int], CostCase]] = {
     "n": lambda case, value: replace(case, context=value),
     "topn": lambda case, value: replace(case, n=value),
 }
+LABELS = {"n": "keys", "topn": "keys kept"}  # what a knob turns, for people
 
 
 def evaluate(workload: AttentionWorkload, accelerator: str | Path | Accelerator) -> CostReport:

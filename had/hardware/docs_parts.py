@@ -44,6 +44,24 @@ def savings_by_length() -> dict[str, tuple[Sequence[int], dict[str, list[float]]
     return curves
 
 
+# What a user can ask, and the command that answers; `had cost --help` lists the flags.
+COMMANDS = {
+    "one design, by component": "had cost model=bert task=glue/sst2 hardware=camformer",
+    "several designs": f"had cost model=bert task=glue/sst2 --compare standard,{','.join(DESIGNS)}",
+    "against context length": "had cost model=bert task=glue/sst2 --sweep n=128..65536",
+    "against the keys kept": "had cost model=bert task=glue/sst2 --sweep topn=8..512",
+    "one decoding step": "had cost model=bert task=glue/sst2 --context 4096 --query-length 1",
+    "for programs": "had cost model=bert task=glue/sst2 --json",
+    "PNG and SVG": "had cost model=bert task=glue/sst2 --plots plots",
+    "accuracy against energy": "had cost hardware=camformer --plots plots --records outputs/run",
+}
+
+
+def _commands() -> str:
+    rows = [[what, f"`{command}`"] for what, command in COMMANDS.items()]
+    return _table(["to see", "run"], rows)
+
+
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [headers, ["---"] * len(headers), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -160,6 +178,7 @@ def _quantity_cells(one: Quantity) -> list[str]:
 PARTS: dict[str, Callable[[], str]] = {
     "camformer": _camformer,
     "camformer_breakdown": _camformer_breakdown,
+    "commands": _commands,
     "decode": _decode,
     "encoder": _encoder,
     "had_cam": _had_cam,

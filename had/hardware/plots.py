@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from had.errors import HadError
-from had.hardware.cost import SweepPoint
+from had.hardware.cost import LABELS, SweepPoint
 from had.hardware.costs import CostReport
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg")
-LABELS = {"n": "keys", "topn": "keys kept"}
 OTHER = "other"
 # Parts below this share of every bar are drawn as one.
 NOTABLE = 0.05
@@ -28,8 +27,8 @@ def plot_breakdown(reports: Sequence[CostReport], path: Path) -> Path:
         HadError: `path` ends neither in .png nor in .svg, or matplotlib is missing.
     """
     figure, (area, power) = _figure(path, columns=2)
-    areas = {one.accelerator: _areas(one) for one in reports}
-    powers = {one.accelerator: _powers(one) for one in reports}
+    areas = {_label(one): _areas(one) for one in reports}
+    powers = {_label(one): _powers(one) for one in reports}
     names = list(dict.fromkeys(_notable(areas) + _notable(powers)))
     _stack(area, areas, names)
     _stack(power, powers, names)
@@ -51,7 +50,7 @@ def plot_sweep(points: Sequence[SweepPoint], path: Path) -> Path:
         for index, report in enumerate(points[0].reports):
             heights = [point.reports[index].quantities()[quantity] for point in points]
             values = [point.value for point in points]
-            axis.plot(values, heights, marker="o", label=report.accelerator)
+            axis.plot(values, heights, marker="o", label=_label(report))
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
         axis.set(xlabel=LABELS[points[0].parameter], ylabel=label)
@@ -94,6 +93,10 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
         if not front or score > front[-1][1]:
             front.append((cost, score))
     return front
+
+
+def _label(report: CostReport) -> str:
+    return f"{report.accelerator} (published)" if report.published else report.accelerator
 
 
 def _areas(report: CostReport) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from had.hardware.cost import SweepPoint
+from had.hardware.cost import LABELS, SweepPoint
 from had.hardware.costs import CostReport
 
 if TYPE_CHECKING:
@@ -54,29 +54,32 @@ def as_dict(report: CostReport) -> dict[str, Any]:
 
 
 def comparison_rows(
-    reports: Sequence[CostReport], baseline: str = "standard"
+    reports: Sequence[CostReport], baseline: str | CostReport = "standard"
 ) -> tuple[list[str], list[list[str]]]:
     """Return headers and cells of a comparison; published figures carry an asterisk.
 
-    Ratios are to the report called `baseline`, and left out where it is not among them.
+    Ratios are to `baseline`, a report or the name of one; they are left out where no report has
+    that name.
     """
-    base = next((one for one in reports if one.accelerator == baseline), None)
+    base = _baseline(reports, baseline)
     columns = COLUMNS + (RATIOS if base else ())
     rows = []
     for report in reports:
         figures = report.quantities() | (report.ratios(base) if base else {})
-        name = report.accelerator + (" *" if report.published else "")
-        rows.append([name, *(number(figures.get(key)) for _, key in columns)])
+        rows.append([_starred(report), *(number(figures.get(key)) for _, key in columns)])
     return ["accelerator", *(title for title, _ in columns)], rows
 
 
-def comparison_table(reports: Sequence[CostReport], baseline: str = "standard") -> Table:
+def comparison_table(
+    reports: Sequence[CostReport], baseline: str | CostReport = "standard"
+) -> Table:
     """Return a Rich table of several reports, with what must be known about them below it."""
     headers, rows = comparison_rows(reports, baseline)
+    base = _baseline(reports, baseline)
+    ratios = [f"ratios are to {base.accelerator}, energy on chip"] if base else []
     notes = [f"{one.accelerator}: {note}" for one in reports for note in one.notes]
-    published = any(one.published for one in reports)
-    star = ["* published figures, not modelled here"] if published else []
-    return _table(reports[0].workload.name, headers, rows, caption="\n".join(star + notes))
+    caption = "\n".join(_footnote(reports) + ratios + notes)
+    return _table(reports[0].workload.name, headers, rows, caption=caption)
 
 
 def breakdown_rows(report: CostReport) -> tuple[list[str], list[list[str]]]:
@@ -88,12 +91,13 @@ def breakdown_rows(report: CostReport) -> tuple[list[str], list[list[str]]]:
             part.name,
             number(part.energy_pj / queries / 1e3),
             number(100 * part.energy_pj / report.energy_pj),
-            number(part.area_um2),
+            number(part.area_um2 if report.area_known else None),
             number(part.traffic_bits / queries / 8),
         ]
         for part in report.components
     ]
-    total = [number(report.energy_per_query_nj), "100", number(report.area_mm2 * 1e6), ""]
+    area = number(report.area_mm2 * 1e6 if report.area_known else None)
+    total = [number(report.energy_per_query_nj), "100", area, ""]
     headers = ["stage", "component", "nJ/query", "% of energy", "um2", "bytes/query"]
     return headers, [*rows, ["", "total", *total]]
 
@@ -101,17 +105,44 @@ def breakdown_rows(report: CostReport) -> tuple[list[str], list[list[str]]]:
 def breakdown_table(report: CostReport) -> Table:
     """Return a Rich table of one report by component."""
     headers, rows = breakdown_rows(report)
-    return _table(report.title, headers, rows, caption="\n".join(report.notes))
+    caption = "\n".join([*_footnote([report]), *report.notes])
+    return _table(f"{_starred(report)}: {report.title}", headers, rows, caption=caption)
+
+
+def totals_table(report: CostReport, baseline: CostReport) -> Table:
+    """Return a Rich table of all figures of one report, with its ratios to another below them."""
+    ratios = report.ratios(baseline).items()
+    over = {f"{name} to {baseline.accelerator}": ratio for name, ratio in ratios}
+    figures = report.quantities() | over
+    rows = [[name.replace("_", " "), number(value)] for name, value in figures.items()]
+    return _table(report.workload.name, ["quantity", _starred(report)], rows, caption="")
 
 
 def sweep_table(points: Sequence[SweepPoint], quantity: str = "energy_per_query_nj") -> Table:
     """Return a Rich table of one quantity, values of the knob down and accelerators across."""
-    names = [report.accelerator for report in points[0].reports]
+    names = [_starred(report) for report in points[0].reports]
     rows = [
         [str(point.value), *(number(one.quantities().get(quantity)) for one in point.reports)]
         for point in points
     ]
-    return _table(quantity, [points[0].parameter, *names], rows, caption="")
+    caption = "\n".join(_footnote(points[0].reports))
+    title = {name: title for title, name in COLUMNS}.get(quantity, quantity)
+    return _table(title, [LABELS[points[0].parameter], *names], rows, caption=caption)
+
+
+def _baseline(reports: Sequence[CostReport], baseline: str | CostReport) -> CostReport | None:
+    if isinstance(baseline, CostReport):
+        return baseline
+    return next((one for one in reports if one.accelerator == baseline), None)
+
+
+def _starred(report: CostReport) -> str:
+    return report.accelerator + (" *" if report.published else "")
+
+
+def _footnote(reports: Sequence[CostReport]) -> list[str]:
+    published = any(report.published for report in reports)
+    return ["* published figures, not modelled here"] if published else []
 
 
 def number(value: float | None) -> str:

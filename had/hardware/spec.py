@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, get_type_hints
 
@@ -200,4 +201,10 @@ def _field(
         float: lambda: section.number(key),
         str: lambda: section.text(key),
     }
-    return readers.get(get_type_hints(cls)[key], lambda: read_units(section, key, sources))()
+    return readers.get(_hints(cls)[key], lambda: read_units(section, key, sources))()
+
+
+@lru_cache
+def _hints(cls: type[Component]) -> dict[str, Any]:
+    """The types of a component's fields; resolving them takes longer than reading a spec."""
+    return get_type_hints(cls)

@@ -167,6 +167,9 @@ class ModelGeometry:
         head_dim: Width of a head.
         kv_heads: Key/value heads, None for as many as `heads`.
         value_dim: Width of a value, None for `head_dim`.
+        tokens: Tokens of every input where the model fixes them, as for images; None elsewhere.
+        local_layers: Layers whose queries see a window of their neighbours only.
+        window: Keys of that window, the query's own in its middle; None without local layers.
         name: Shown in reports.
     """
 
@@ -175,6 +178,9 @@ class ModelGeometry:
     head_dim: int
     kv_heads: int | None = None
     value_dim: int | None = None
+    tokens: int | None = None
+    local_layers: int | None = None
+    window: int | None = None
     name: str = ""
 
     def workload(
@@ -198,16 +204,41 @@ class ModelGeometry:
         """
         if self.layers < 1:
             raise HadError(f"layers must be positive, found {self.layers}")
-        layer = LayerWorkload(
+        rows = context if query_length is None else query_length
+        everywhere = self._layer(context, rows, n, bits)
+        if not self.local_layers or not self.window:
+            return AttentionWorkload((everywhere,) * self.layers, self.name)
+        # A whole sequence has edges where windows are cut off; a decoding step is taken inside.
+        within = keys_in_window if query_length is None else min
+        nearby = self._layer(within(context, self.window), rows, n, bits)
+        layers = (everywhere,) * (self.layers - self.local_layers) + (nearby,) * self.local_layers
+        return AttentionWorkload(layers, self.name)
+
+    def _layer(
+        self, keys: float, rows: float, n: int | float, bits: tuple[int, int, int]
+    ) -> LayerWorkload:
+        return LayerWorkload(
             heads=self.heads,
             kv_heads=self.kv_heads or self.heads,
             head_dim=self.head_dim,
             value_dim=self.value_dim or self.head_dim,
-            query_length=context if query_length is None else query_length,
-            key_length=context,
-            n=keep_count(n, context),
+            query_length=rows,
+            key_length=keys,
+            n=keep_count(n, keys),
             bits_query=bits[0],
             bits_key=bits[1],
             bits_value=bits[2],
         )
-        return AttentionWorkload((layer,) * self.layers, self.name)
+
+
+def keys_in_window(length: float, window: float) -> float:
+    """Return the mean keys that the queries of a sequence see in a window centred on each.
+
+    Args:
+        length: Keys of the sequence, as many as queries.
+        window: Keys of a window that is not cut off, an odd number.
+    """
+    side = min((window - 1) / 2, length - 1)
+    # Query i has min(i, side) keys on its left; on its right it is the same in reverse.
+    left = side * (side + 1) / 2 + side * (length - 1 - side)
+    return 1 + 2 * left / length

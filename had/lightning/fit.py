@@ -20,6 +20,8 @@ from had.distill.pair import Alone, TeacherStudent
 from had.distill.schedule import Schedule
 from had.errors import HadError
 from had.lightning.callbacks.checkpoints import Checkpoints, checkpoint_step, newest_valid
+from had.lightning.callbacks.hardware import HardwareCost
+from had.lightning.callbacks.throughput import Throughput
 from had.lightning.data import ShuffledBatches, evaluation_loader, training_loader
 from had.lightning.module import DistillationModule
 from had.tasks.base import Task, TaskData
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 # The loaders start where the checkpoint ends, and a short run may have fewer steps than a log line.
 warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before")
+warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # inside Lightning
 warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than")
 
 _PRECISIONS = {"cuda": "bf16-mixed"}  # of a trainer whose precision is null; others are 32-true
@@ -90,19 +93,23 @@ class Phase:
         )
 
 
-def fit(phase: Phase, module: DistillationModule) -> None:
+def fit(phase: Phase, module: DistillationModule) -> dict[str, float]:
     """Train through the phase's schedule, continuing from a checkpoint if `resume` says so.
+
+    Returns:
+        Training speed and peak memory, see `Throughput`.
 
     Raises:
         Interrupted: SIGTERM or Ctrl-C came; a checkpoint has been written.
         HadError: the checkpoint to resume from is damaged, or of another schedule.
     """
     if not phase.total_steps:
-        return
+        return {}
     resume = _resume_point(phase)
     # A phase draws the same random numbers whether or not another one ran before it.
     pl.seed_everything(phase.cfg.seed, workers=True, verbose=False)
-    trainer = build_trainer(phase)
+    throughput = Throughput()
+    trainer = build_trainer(phase, throughput)
     accumulate = phase.cfg.trainer.accumulate_grad_batches
     batches = ShuffledBatches(
         len(phase.data.train),
@@ -123,19 +130,27 @@ def fit(phase: Phase, module: DistillationModule) -> None:
     for callback in trainer.callbacks:
         if isinstance(callback, Checkpoints) and callback.interrupted_by is not None:
             raise Interrupted(callback.interrupted_by)
+    return throughput.metrics()
 
 
 def evaluate(phase: Phase, module: DistillationModule) -> dict[str, float]:
-    """Metrics of student and teacher on all evaluation sets, `role/metric` to value."""
+    """Metrics of student and teacher on all evaluation sets, and what the student would cost.
+
+    Returns:
+        `role/metric` or `role/set/metric`, and `hw/<accelerator>/<quantity>`.
+    """
     trainer = build_trainer(phase)
-    (results,) = trainer.test(module, _evaluation_loaders(phase), verbose=False)[:1]
+    results = trainer.test(module, _evaluation_loaders(phase), verbose=False)[0]
+    for callback in trainer.callbacks:
+        if isinstance(callback, HardwareCost):
+            results |= callback.metrics
     return {name: float(value) for name, value in results.items()}
 
 
-def build_trainer(phase: Phase) -> pl.Trainer:
-    """The configured trainer, with what follows from the phase filled in."""
+def build_trainer(phase: Phase, *extra: pl.Callback) -> pl.Trainer:
+    """The configured trainer with `extra` callbacks, and what follows from the phase filled in."""
     cfg = phase.cfg
-    callbacks = build_all(cfg.callbacks)
+    callbacks = [*build_all(cfg.callbacks), *extra]
     if not cfg.trainer.enable_progress_bar:
         # Lightning refuses a progress bar callback beside enable_progress_bar=false.
         callbacks = [each for each in callbacks if not isinstance(each, pl.callbacks.ProgressBar)]

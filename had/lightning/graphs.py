@@ -28,9 +28,7 @@ class StepGraphs:
         parameters: those that get gradients.
     """
 
-    def __init__(
-        self, compute: Callable[[Any], Parts], parameters: Iterable[nn.Parameter]
-    ) -> None:
+    def __init__(self, compute: Callable[[Any], Parts], parameters: Iterable[nn.Parameter]) -> None:
         self._compute = compute
         self._parameters = list(parameters)
         self._seen: Counter[Hashable] = Counter()

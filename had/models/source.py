@@ -25,6 +25,8 @@ class ModelSource(ABC):
         pretrained: False builds the architecture with fresh weights.
         trust_remote_code: whether code that lies beside the weights may run.
         arguments: fields of the architecture's configuration to change.
+        geometry: sizes of its attention (`had.hardware.geometry`), by which `had cost` prices it
+            unseen; None: they must be read from its files.
     """
 
     def __init__(
@@ -36,12 +38,14 @@ class ModelSource(ABC):
         pretrained: bool = True,
         trust_remote_code: bool = False,
         arguments: Mapping[str, Any] | None = None,
+        geometry: Mapping[str, Any] | None = None,
     ) -> None:
         self.label = label
         self.modality = modality
         self.pretrained = pretrained
         self.trust_remote_code = trust_remote_code
         self.arguments = dict(arguments or {})
+        self.geometry = geometry
         self.name = name
 
     @abstractmethod
@@ -79,6 +83,7 @@ class ModelSource(ABC):
             modality=self.modality,
             trust_remote_code=self.trust_remote_code,
             arguments=self.arguments,
+            geometry=self.geometry,
         )
 
 

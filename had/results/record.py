@@ -6,13 +6,14 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+import had
 
 METRICS = "metrics.json"
 _PACKAGES = ("torch", "transformers", "timm", "pytorch-lightning", "hydra-core", "numpy", "triton")
@@ -21,13 +22,12 @@ _PACKAGES = ("torch", "transformers", "timm", "pytorch-lightning", "hydra-core",
 def environment(seed: int) -> dict[str, Any]:
     """Versions, commit, device and seed, as plain values."""
     return {
-        "had": version_of("had"),
+        "had": had.__version__,
         "python": platform.python_version(),
         "packages": {name: version_of(name) for name in _PACKAGES},
         "commit": git_commit(),
         "device": device_name(),
         "seed": seed,
-        "command": sys.argv,
     }
 
 

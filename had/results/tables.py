@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 _COST_COLUMNS = (
-    ("energy uJ", "energy_per_sample_uj"),
-    ("area mm2", "area_mm2"),
-    ("latency us", "latency_us"),
+    ("nJ/query on chip", "onchip_energy_per_query_nj"),
     ("energy ratio", "energy_ratio"),
+    ("area mm2", "area_mm2"),
     ("area ratio", "area_ratio"),
+    ("latency us", "latency_us"),
+    ("latency ratio", "latency_ratio"),
 )
-"""Heading and quantity; ratios are to the baseline, energy on chip."""
+"""Heading and quantity; ratios are to the baseline, latency is that of one sample."""
 
 
 def run_table(title: str, score: str, metrics: Mapping[str, float]) -> Table:
@@ -25,7 +27,7 @@ def run_table(title: str, score: str, metrics: Mapping[str, float]) -> Table:
         score: name of the metric that counts, marked with an asterisk.
         metrics: the flat dict of `metrics.json`; fractions are shown in points of 100.
     """
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("metric")
     for column in ("teacher", "student", "drop"):
         table.add_column(column, justify="right")
@@ -45,7 +47,9 @@ def cost_table(metrics: Mapping[str, float]) -> Table | None:
     priced = [key.split("/")[1:] for key in metrics if key.startswith("hw/")]
     if not priced:
         return None
-    table = Table(title="attention on accelerators, one sample", title_justify="left")
+    table = Table(
+        title="the student's attention on accelerators", title_justify="left", box=SIMPLE_HEAD
+    )
     table.add_column("accelerator", no_wrap=True)
     for title, _ in _COST_COLUMNS:
         table.add_column(title, justify="right")

@@ -191,8 +191,8 @@ def _forward_tiles(keys: int, signs: bool) -> _Tiles:
     """All keys, and as many rows as leave room on chip for three maps of scores.
 
     Up to 128 keys the 64 rows that the wide tensor cores want fit; above, 16 rows spread over
-    enough warps. Float32 units stay at 16 rows too: with 64, Triton 3.6 on Hopper compiles TF32 scores
-    beside bfloat16 values to a kernel whose output is wrong.
+    enough warps. Float32 units stay at 16 rows too: with 64, Triton 3.6 on Hopper compiles TF32
+    scores beside bfloat16 values to a kernel whose output is wrong.
     """
     block = _block_keys(keys)
     if block <= 128:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,9 @@ from torch.utils.hooks import RemovableHandle
 
 from had.attention.functional import keys_to_keep
 from had.attention.module import HammingAttention, hamming_layers, real_tokens
-from had.hardware import AttentionWorkload, LayerWorkload, cost_metrics, load_accelerator
+from had.hardware import AttentionWorkload, LayerWorkload, compare, evaluate, load_accelerator
+
+log = logging.getLogger(__name__)
 
 
 class HardwareCost(pl.Callback):
@@ -25,11 +28,15 @@ class HardwareCost(pl.Callback):
     Args:
         accelerators: names or files of accelerators; an empty list turns the callback off.
         baseline: the accelerator that ratios are taken to.
+
+    Attributes:
+        metrics: `hw/<accelerator>/<quantity>` of the last evaluation.
     """
 
     def __init__(self, accelerators: Sequence[str], baseline: str = "standard") -> None:
         self.accelerators = [load_accelerator(name) for name in accelerators]
         self.baseline = load_accelerator(baseline)
+        self.metrics: dict[str, float] = {}
         self._handles: list[RemovableHandle] = []
         self._seen: dict[nn.Module, LayerTally] = {}
         self._counted: tuple[Tensor | None, Counts] | None = None
@@ -41,10 +48,15 @@ class HardwareCost(pl.Callback):
         self._watch(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._report(pl_module)
+        self._report(trainer)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._report(pl_module)
+        self._report(trainer)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._rest()
 
     def _watch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero or not self.accelerators:
@@ -63,14 +75,27 @@ class HardwareCost(pl.Callback):
             self._counted = mask, count_keys(query, key, mask, layer.options.n)
         self._seen[layer].add(self._counted[1])
 
-    def _report(self, pl_module: pl.LightningModule) -> None:
+    def _report(self, trainer: pl.Trainer) -> None:
+        self._rest()
+        workload = self.workload()
+        if workload is None:
+            return
+        base = evaluate(workload, self.baseline)
+        self.metrics = {}
+        for report in compare(workload, self.accelerators):
+            self.metrics |= report.flat(base)
+            if trainer.testing:
+                for note in report.notes:
+                    log.info("%s: %s", report.accelerator, note)
+        # Straight to the loggers: self.log would take longer than counting and pricing together.
+        for logger in trainer.loggers:
+            logger.log_metrics(self.metrics, step=trainer.global_step)
+
+    def _rest(self) -> None:
+        """Stop watching the layers."""
         for handle in self._handles:
             handle.remove()
         self._handles, self._counted = [], None
-        workload = self.workload()
-        if workload is not None:
-            metrics = cost_metrics(workload, self.accelerators, self.baseline)
-            pl_module.log_dict(metrics, rank_zero_only=True)
 
     def workload(self) -> AttentionWorkload | None:
         """The mean sample of the last evaluation; None if there was none."""
