@@ -206,6 +206,12 @@ def modality(values: Values) -> Iterator[str]:
         )
 
 
+def model_directory(values: Values) -> Iterator[str]:
+    name = at(values, "model.name")
+    if isinstance(name, str) and looks_like_path(name) and not Path(name).expanduser().is_dir():
+        yield f"model.name={name}: no such directory; give a model directory or a Hub id"
+
+
 def teacher(values: Values) -> Iterator[str]:
     name = at(values, "teacher")
     if name is not None and looks_like_path(name) and not Path(name).expanduser().exists():
@@ -246,6 +252,6 @@ def _several(devices: Any) -> bool:
 
 RULES: tuple[Rule, ...] = (
     *(limits, stages, shares, teacherless),
-    *(head_widths, modality, teacher, resume),
+    *(head_widths, modality, model_directory, teacher, resume),
 )
 SWEEP_RULES: tuple[Rule, ...] = (one_job_at_a_time, one_device_a_job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,6 +12,9 @@ from typing import Any
 from torch import nn
 
 from had.errors import HadError
+from had.models.family import family_of
+
+CONFIG = "config.json"
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +31,12 @@ class ModelSource(ABC):
         arguments: fields of the architecture's configuration to change.
         geometry: sizes of its attention (`had.hardware.geometry`), by which `had cost` prices it
             unseen; None: they must be read from its files.
+
+    Attributes:
+        key: what the user named this place by, for messages: "model.name", or "teacher".
     """
+
+    key = "model.name"
 
     def __init__(
         self,
@@ -53,7 +62,7 @@ class ModelSource(ABC):
         """Read the configuration, not the weights.
 
         Raises:
-            HadError: the name leads nowhere, or its configuration cannot be built.
+            HadError: the name leads nowhere, its configuration cannot be built, or it is a student.
         """
 
     @abstractmethod
@@ -72,12 +81,13 @@ class ModelSource(ABC):
             complete: refuse weights that lack a trained head, as a finished teacher must not.
 
         Raises:
-            HadError: weights are missing, damaged, or do not fit the architecture.
+            HadError: weights are missing, damaged, or do not fit the architecture; or an attention
+                layer cannot be converted, which is better known before a teacher is trained.
         """
 
-    def at(self, place: str) -> ModelSource:
-        """The same source, read from another directory or id."""
-        return type(self)(
+    def at(self, place: str, key: str = "teacher") -> ModelSource:
+        """The same source, read from another directory or id, which the user named by `key`."""
+        other = type(self)(
             label=self.label,
             name=place,
             modality=self.modality,
@@ -85,12 +95,53 @@ class ModelSource(ABC):
             arguments=self.arguments,
             geometry=self.geometry,
         )
+        other.key = key
+        return other
+
+    def __str__(self) -> str:
+        """As the user wrote it: what every message about this source begins with."""
+        return f"{self.key}={self.name}"
+
+    def check_directory(self, name: str) -> None:
+        """Look at a directory's files, not into its weights.
+
+        Raises:
+            HadError: there is no such directory, a file that is needed is not in it, or it holds a
+                student.
+        """
+        path = Path(name).expanduser()
+        if not path.is_dir():
+            raise HadError(f"{self}: no such directory; give a model directory or a Hub id")
+        if not (path / CONFIG).is_file():
+            raise HadError(
+                f"{self}: not a model directory, it has no {CONFIG}; give the directory that holds "
+                f"{CONFIG} and model.safetensors, or a Hub id"
+            )
+        if _is_student(path / CONFIG):
+            raise HadError(
+                f"{self}: a student with Hamming attention; a full-precision model is needed here"
+            )
+        if self.pretrained and not any(path.glob("*.safetensors")):
+            pickled = ", ".join(sorted(file.name for file in path.glob("*.bin")))
+            reason = f"; {pickled} is not read, for pickled weights can run code" if pickled else ""
+            raise HadError(
+                f"{self}: there is no *.safetensors in it{reason}; give weights in that form"
+            )
+
+    def check_convertible(self, model: nn.Module) -> None:
+        """Refuse a model whose attention no student can take over.
+
+        Raises:
+            HadError: naming the layer.
+        """
+        try:
+            family_of(model).find_layers(model)
+        except HadError as error:
+            raise HadError(f"{self}: {error}; choose another model") from None
 
 
-def require_directory(name: str, needed: str) -> None:
-    """Raise HadError if a name that must be a directory is none, or lacks the file `needed`."""
-    path = Path(name).expanduser()
-    if not path.is_dir():
-        raise HadError(f"model.name={name}: no such directory; give a model directory or a Hub id")
-    if not (path / needed).is_file():
-        raise HadError(f"model.name={name}: not a model directory, it has no {needed}")
+def _is_student(config: Path) -> bool:
+    try:
+        return "had" in json.loads(config.read_text())
+    except ValueError:
+        return False  # the library says what is wrong with it

@@ -18,7 +18,7 @@ from had.attention import timm as adapter
 from had.attention.module import AttentionGeometry
 from had.errors import HadError
 from had.models.family import Family
-from had.models.source import ModelSource, require_directory
+from had.models.source import ModelSource
 from had.paths import looks_like_path
 
 LOCAL = "local-dir:"
@@ -48,11 +48,11 @@ class TimmSource(ModelSource):
 
     def check(self) -> None:
         if self._is_directory():
-            require_directory(self.name.removeprefix(LOCAL), "config.json")
+            self.check_directory(self.name.removeprefix(LOCAL))
         elif not self.name.startswith("hf-hub:") and not is_model(self.name):
             close = ", ".join(timm.list_models(f"*{self.name.partition('.')[0]}*")[:5])
             raise HadError(
-                f"model.name={self.name}: timm has no such model"
+                f"{self}: timm has no such model"
                 + (f"; close to it: {close}" if close else "; see timm.list_models()")
             )
 
@@ -74,9 +74,10 @@ class TimmSource(ModelSource):
         trained_for = model.pretrained_cfg.get("num_classes")
         if complete and trained_for != num_outputs:
             raise HadError(
-                f"teacher={self.name}: its head has {trained_for} classes, the task {num_outputs}; "
+                f"{self}: its head has {trained_for} outputs, the task {num_outputs}; "
                 "give a model fine-tuned on the task, or teacher=null to fine-tune one here"
             )
+        self.check_convertible(model)
         return model
 
     def _create(self, pretrained: bool, num_classes: int) -> nn.Module:
@@ -89,10 +90,10 @@ class TimmSource(ModelSource):
             )
         except SafetensorError as error:
             raise HadError(
-                f"model.name={self.name}: its safetensors file is damaged or cut short ({error})"
+                f"{self}: its safetensors file is damaged or cut short ({error})"
             ) from error
         except (OSError, ValueError, RuntimeError, TypeError, AssertionError) as error:
-            raise HadError(f"model.name={self.name}: cannot be built: {error}") from error
+            raise HadError(f"{self}: cannot be built: {error}") from error
 
     def _is_directory(self) -> bool:
         return self.name.startswith(LOCAL) or looks_like_path(self.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +24,7 @@ from had.attention import transformers as adapter
 from had.attention.module import AttentionGeometry
 from had.errors import HadError
 from had.models.family import Family
-from had.models.source import ModelSource, require_directory
+from had.models.source import ModelSource
 from had.paths import looks_like_path
 
 log = logging.getLogger(__name__)
@@ -33,19 +33,28 @@ _AUTO_CLASSES = {
     "text": AutoModelForSequenceClassification,
     "image": AutoModelForImageClassification,
 }
+_TEACHERS = "give a model fine-tuned on the task, or teacher=null to fine-tune one here"
 
 
 class TransformersSource(ModelSource):
     """A model that transformers' Auto classes can load, from the Hub or a directory."""
 
     def check(self) -> None:
+        if looks_like_path(self.name):
+            self.check_directory(self.name)
         self._config()
 
     def preprocessor(self) -> Any:
-        with _explained(self.name):
-            return AutoTokenizer.from_pretrained(
+        with self._explained("its tokenizer "):
+            tokenizer = AutoTokenizer.from_pretrained(
                 self.name, trust_remote_code=self.trust_remote_code
             )
+        if len(tokenizer) <= len(tokenizer.all_special_ids):  # made up by the library
+            raise HadError(
+                f"{self}: there is no tokenizer (tokenizer.json, vocab.txt, ...); copy the model's "
+                "tokenizer beside its weights"
+            )
+        return tokenizer
 
     def build(
         self, num_outputs: int, label_names: list[str], *, complete: bool = False
@@ -56,9 +65,15 @@ class TransformersSource(ModelSource):
             config.id2label = dict(enumerate(label_names))
             config.label2id = {name: index for index, name in enumerate(label_names)}
         auto = _AUTO_CLASSES[self.modality]
-        if not self.pretrained:
-            return auto.from_config(config, trust_remote_code=self.trust_remote_code)
-        with _explained(self.name), _quiet_loading():
+        if self.pretrained:
+            model = self._load(auto, config, complete)
+        else:
+            model = auto.from_config(config, trust_remote_code=self.trust_remote_code)
+        self.check_convertible(model)
+        return model
+
+    def _load(self, auto: Any, config: PretrainedConfig, complete: bool) -> PreTrainedModel:
+        with self._explained(), _quietly():
             model, report = auto.from_pretrained(
                 self.name,
                 config=config,
@@ -66,22 +81,66 @@ class TransformersSource(ModelSource):
                 use_safetensors=True,
                 trust_remote_code=self.trust_remote_code,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # the reasons are given below
             )
-        if complete and report["missing_keys"]:
-            missing = ", ".join(sorted(report["missing_keys"])[:3])
+        missing = sorted(report["missing_keys"])
+        mismatched = sorted(report["mismatched_keys"])
+        self._check_body(model, missing, [name for name, *_ in mismatched])
+        if complete and mismatched:
+            name, found, wanted = mismatched[0]
             raise HadError(
-                f"teacher={self.name}: has no trained weights for {missing}; "
-                "give a model fine-tuned on the task, or teacher=null to fine-tune one here"
+                f"{self}: its head ({name}) has {found[0]} outputs, the task {wanted[0]}; "
+                f"{_TEACHERS}"
             )
+        if complete and missing:
+            raise HadError(
+                f"{self}: has no trained weights for {', '.join(missing[:3])}; {_TEACHERS}"
+            )
+        if mismatched:
+            log.info("%s: made for other labels; its head is trained anew", self)
         return model
 
+    def _check_body(
+        self, model: PreTrainedModel, missing: list[str], mismatched: list[str]
+    ) -> None:
+        """Refuse a file that lacks what only a head may lack, or a pooler that some have not."""
+        body = f"{model.base_model_prefix}."
+        absent = [name for name in missing if name.startswith(body) and "pooler" not in name]
+        unfit = [name for name in mismatched if name.startswith(body)]
+        if absent or unfit:
+            raise HadError(
+                f"{self}: its weights are not those of its config.json and model.arguments: "
+                f"{len(absent)} are missing and {len(unfit)} have another shape, the first is "
+                f"{[*absent, *unfit][0]}"
+            )
+
     def _config(self) -> PretrainedConfig:
-        if looks_like_path(self.name):
-            require_directory(self.name, "config.json")
-        with _explained(self.name):
+        with self._explained():
             return AutoConfig.from_pretrained(
                 self.name, trust_remote_code=self.trust_remote_code, **self.arguments
             )
+
+    @contextmanager
+    def _explained(self, part: str = "") -> Iterator[None]:
+        """Turn the library's errors of loading a part into one message with the way out."""
+        try:
+            yield
+        except SafetensorError as error:
+            raise HadError(
+                f"{self}: its safetensors file is damaged or cut short ({error}); "
+                "copy or download it again"
+            ) from error
+        except (OSError, ValueError, RuntimeError) as error:
+            raise HadError(f"{self}: {self._reason(part, error)}") from error
+
+    def _reason(self, part: str, error: Exception) -> str:
+        first_line = str(error).strip().partition("\n")[0]
+        if looks_like_path(self.name):
+            return f"{part}cannot be loaded: {first_line}"
+        return (
+            f"neither a local directory nor reachable on the Hub ({first_line}); give "
+            f"{self.key}=<directory with config.json and model.safetensors>, or go online"
+        )
 
 
 class TransformersFamily(Family):
@@ -104,7 +163,8 @@ class TransformersFamily(Family):
     def save(self, model: nn.Module, directory: Path, extra: dict[str, Any]) -> None:
         for key, value in extra.items():
             setattr(model.config, key, value)
-        model.save_pretrained(directory)
+        with _quietly():
+            model.save_pretrained(directory)
 
     def load(
         self,
@@ -116,12 +176,13 @@ class TransformersFamily(Family):
         kind = getattr(transformers, (config.get("architectures") or [""])[0], None)
         if kind is None:
             raise HadError(f"{directory / 'config.json'}: architecture unknown to transformers")
-        model, report = _with_cores(kind, build).from_pretrained(
-            directory,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-        )
+        with _quietly():
+            model, report = _with_cores(kind, build).from_pretrained(
+                directory,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+            )
         model.__class__ = kind
         return model, [*report["missing_keys"], *report["unexpected_keys"]]
 
@@ -147,35 +208,17 @@ def _with_cores(
 
 
 @contextmanager
-def _explained(name: str):
-    """Turn the library's loading errors into one message with the way out."""
-    try:
-        yield
-    except SafetensorError as error:
-        raise HadError(
-            f"model.name={name}: its safetensors file is damaged or cut short ({error}); "
-            "copy or download it again"
-        ) from error
-    except (OSError, ValueError, RuntimeError) as error:
-        raise HadError(f"model.name={name}: {_reason(name, error)}") from error
-
-
-def _reason(name: str, error: Exception) -> str:
-    first_line = str(error).strip().partition("\n")[0]
-    if looks_like_path(name):
-        return f"cannot be loaded: {first_line}"
-    return (
-        f"neither a local directory nor reachable on the Hub ({first_line}); "
-        "give model.name=<directory with config.json and model.safetensors>, or go online"
+def _quietly() -> Iterator[None]:
+    """Hide bars of a second and the load report: a fresh head is what everyone here expects."""
+    before, bars = (
+        transformers.logging.get_verbosity(),
+        transformers.logging.is_progress_bar_enabled(),
     )
-
-
-@contextmanager
-def _quiet_loading():
-    """Hide the load report: a fresh classification head is what everyone here expects."""
-    before = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     try:
         yield
     finally:
         transformers.logging.set_verbosity(before)
+        if bars:
+            transformers.logging.enable_progress_bar()

@@ -94,7 +94,7 @@ def _collect(path: Path, records: Iterator[Record], num_texts: int) -> Rows:
         lines.append(line)
     _judge_ragged(path, ragged, len(rows))
     if not rows:
-        raise HadError(f"{path}: the file has no examples")
+        raise HadError(f"{path}: the file has no examples; it needs one a line")
     *texts, labels = (list(column) for column in zip(*rows, strict=True))
     assert len(texts) == num_texts
     return Rows(tuple(texts), [label.strip() for label in labels], lines, str(path))
@@ -157,7 +157,7 @@ def _read_delimited(cells: Cells, path: Path, columns: Columns, header: bool) ->
     records = cells(path)
     names = [name.strip() for name in next(records, (0, []))[1]] if header else None
     if names == []:
-        raise HadError(f"{path}: the file is empty")
+        raise HadError(f"{path}: the file is empty; copy or download it again")
     width = len(names) if names else _usual_width(cells(path))
     positions = [_position(path, column, names, width) for column in columns.all]
     for line, row in records:
