@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,6 +20,11 @@ class Progress(RichProgressBar):
 
     def __init__(self, refresh_rate: int = 20) -> None:
         super().__init__(refresh_rate=refresh_rate, leave=True)
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        # All passes over the data are one epoch of the trainer: the model's role says more.
+        role = Path(self.trainer.default_root_dir).name
+        return role.ljust(len(self.validation_description))
 
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
