@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from had.distill.teacher import TeacherCache, teacher_fingerprint
 from had.errors import HadError
 from had.lightning.data import ShuffledBatches, training_loader
 from had.lightning.fit import Phase, device, evaluate, fit, precision
+from had.lightning.loggers import log_final, open_loggers
 from had.models.convert import binarize, record_attention
 from had.models.source import ModelSource
 from had.models.storage import load_student, save
@@ -58,24 +58,23 @@ def run(cfg: DictConfig) -> dict[str, float]:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     task, source, preprocessor, data = _inputs(cfg)
     _write_inputs(cfg)
-    teacher = _teacher(cfg, settings, task, source, data)
-    taught = time.perf_counter()
-    student = _student(cfg, settings, teacher, task, data)
-    models = TeacherStudent(record_attention(teacher), student)
-    phase = Phase("student", cfg, task, data, settings.schedule, settings.binarization.ste_clip)
-    module = phase.module(models)
-    speed = fit(phase, module)
-    distilled = time.perf_counter()
-    metrics = evaluate(phase, module)
-    metrics |= (
-        _scores(task, metrics)
-        | speed
-        | {
-            "time/teacher_s": taught - started,
-            "time/distillation_s": distilled - taught,
-            "time/total_s": time.perf_counter() - started,
-        }
-    )
+    with open_loggers(cfg) as loggers:
+        teach = Phase("teacher", cfg, task, data, settings.finetune, loggers=loggers)
+        teacher = _teacher(teach, source, Path(settings.paths.cache))
+        taught = time.perf_counter()
+        learn = Phase(
+            "student", cfg, task, data, settings.schedule, settings.binarization.ste_clip, loggers
+        )
+        student = _student(learn, settings, teacher)
+        module = learn.module(TeacherStudent(record_attention(teacher), student))
+        speed = fit(learn, module)
+        distilled = time.perf_counter()
+        metrics = evaluate(learn, module)
+        metrics |= _scores(task, metrics) | speed
+        metrics["time/teacher_s"] = taught - started
+        metrics["time/distillation_s"] = distilled - taught
+        metrics["time/total_s"] = time.perf_counter() - started
+        log_final(loggers, metrics)
     _finish(cfg, task, student, preprocessor, metrics)
     return metrics
 
@@ -95,7 +94,7 @@ def evaluate_run(directory: Path) -> dict[str, float]:
     if not (directory / METRICS).is_file():
         raise HadError(f"{directory}: not a finished run, it has no {METRICS}")
     cfg = OmegaConf.load(directory / CONFIG)
-    cfg.run_dir, cfg.logger = str(directory), {}
+    cfg.run_dir = str(directory)
     student = load_student(directory / STUDENT, trust_remote_code=cfg.model.trust_remote_code)
     task: Task = build(cfg.task)
     data = task.encode(build(cfg.model).at(str(directory / STUDENT)).preprocessor())
@@ -119,56 +118,47 @@ def _inputs(cfg: DictConfig) -> tuple[Task, ModelSource, Any, TaskData]:
     return task, source, preprocessor, task.encode(preprocessor)
 
 
-def _teacher(
-    cfg: DictConfig, settings: Settings, task: Task, source: ModelSource, data: TaskData
-) -> nn.Module:
+def _teacher(phase: Phase, source: ModelSource, cache: Path) -> nn.Module:
     """The given teacher, or the model fine-tuned on the task: from the cache, else here and now."""
+    cfg, task = phase.cfg, phase.task
     given = cfg.teacher is not None
     model = source.build(task.num_outputs, task.label_names, complete=given)
     if given:
         return model
     determined_by = {
-        "schedule": asdict(settings.finetune),
+        "schedule": asdict(phase.schedule),
         "batch_size": task.batch_size,
         "accumulate": cfg.trainer.accumulate_grad_batches,
         "gradient_clip": cfg.trainer.gradient_clip_val,
         "seed": cfg.seed,
         "precision": precision(cfg),
     }
-    cache = TeacherCache(
-        Path(settings.paths.cache), teacher_fingerprint(determined_by, data.train, model)
-    )
-    if (finished := cache.load(source, task)) is not None:
+    kept = TeacherCache(cache, teacher_fingerprint(determined_by, phase.data.train, model))
+    if (finished := kept.load(source, task)) is not None:
         return finished
     log.info("teacher: fine-tuning %s on %s", source.name, task.name)
-    phase = Phase("teacher", cfg, task, data, settings.finetune)
     fit(phase, phase.module(Alone(model)))
-    rank_zero_only(cache.store)(model, determined_by)
+    rank_zero_only(kept.store)(model, determined_by)
     return model
 
 
-def _student(
-    cfg: DictConfig, settings: Settings, teacher: nn.Module, task: Task, data: TaskData
-) -> nn.Module:
+def _student(phase: Phase, settings: Settings, teacher: nn.Module) -> nn.Module:
     """A copy of the teacher, binarized and calibrated on training batches."""
-    student = copy.deepcopy(teacher).to(device(cfg))
-    recipe = asdict(settings.binarization)
     return binarize(
-        student,
+        copy.deepcopy(teacher).to(device(phase.cfg)),
         n=settings.sparsity.n,
-        binarization=recipe,
-        calibration=_calibration_inputs(cfg, task, data, settings.binarization.calibration_batches),
-        backend=cfg.backend,
+        binarization=asdict(settings.binarization),
+        calibration=_calibration_inputs(phase, settings.binarization.calibration_batches),
+        backend=phase.cfg.backend,
     )
 
 
-def _calibration_inputs(
-    cfg: DictConfig, task: Task, data: TaskData, count: int
-) -> Iterator[dict[str, Tensor]]:
+def _calibration_inputs(phase: Phase, count: int) -> Iterator[dict[str, Tensor]]:
     """The first training batches' inputs, on the device."""
-    batches = ShuffledBatches(len(data.train), task.batch_size, count, cfg.seed)
-    for batch in islice(training_loader(data.train, batches), count):
-        yield {name: tensor.to(device(cfg)) for name, tensor in batch["inputs"].items()}
+    train, size = phase.data.train, phase.task.batch_size
+    batches = ShuffledBatches(len(train), size, count, phase.cfg.seed)
+    for batch in training_loader(train, batches):
+        yield {name: tensor.to(device(phase.cfg)) for name, tensor in batch["inputs"].items()}
 
 
 def _scores(task: Task, metrics: dict[str, float]) -> dict[str, float]:

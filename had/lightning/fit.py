@@ -6,6 +6,7 @@ import logging
 import math
 import signal
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger
 
 from had.build import build, build_all
 from had.config import ScheduleConfig
@@ -54,11 +56,12 @@ class Phase:
 
     Attributes:
         name: "teacher" or "student"; the checkpoints lie in `checkpoints/<name>`.
-        cfg: the whole configuration, for trainer, logger, callbacks, seed and run_dir.
+        cfg: the whole configuration, for trainer, callbacks, seed and run_dir.
         task: losses and metrics.
         data: encoded examples.
         schedule: stages and learning rate.
         ste_clip: see `had.distill.schedule.Schedule`.
+        loggers: of the run, shared by its phases.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Phase:
     data: TaskData
     schedule: ScheduleConfig
     ste_clip: float | None = None
+    loggers: Sequence[Logger] = ()
 
     def checkpoints(self, run_dir: str | Path) -> Path:
         """Where this phase's checkpoints lie in a run directory."""
@@ -158,7 +162,7 @@ def build_trainer(phase: Phase, *extra: pl.Callback) -> pl.Trainer:
     return build(
         {**cfg.trainer, "precision": precision(cfg)},
         callbacks=callbacks,
-        logger=build_all(cfg.logger) or False,
+        logger=list(phase.loggers) or False,
         default_root_dir=str(phase.checkpoints(cfg.run_dir)),
         max_epochs=1,  # all passes over the data are one epoch of the loader
         max_steps=phase.total_steps or -1,

@@ -31,7 +31,7 @@ class ReferenceBackend(Backend):
         self, call: AttentionCall, target: AttentionTarget, real: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         if call.key.shape[2] <= 2 * call.query.shape[3]:
-            # The rows are no longer than a query and a key: there is nothing to save by recomputing.
+            # Rows no longer than a query and a key: recomputing them would save nothing.
             return self._distil(call, target, real)
         # Recomputing in backward keeps O(T D) of a layer instead of its O(T S) maps.
         return checkpoint(self._distil, call, target, real, use_reentrant=False)
