@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: a second thread only waits
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 UNPACK = SHARED / "tools" / "unpack-data"
