@@ -11,7 +11,6 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from signal import SIGINT
 
@@ -25,13 +24,12 @@ from omegaconf import DictConfig, open_dict
 from had.config import register
 from had.config.wording import nearest, numbered
 from had.errors import HadError
-from had.paths import config_directory
+from had.paths import CONFIG_NAME, hydra_config_path
 
 log = logging.getLogger(__name__)
 
 USER_ERROR = 2
 SIGNALLED = 128  # plus the signal's number, as shells count
-CONFIG_NAME = "train"
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def train(argv: Sequence[str], config_path: str | None = None) -> int:
         config_path: a directory or "pkg://..."; None for the configuration of this package.
     """
     register()
-    path = config_path or default_config_path()
+    path = config_path or hydra_config_path()
     job = _Job(sys.argv)
     run = hydra.main(version_base="1.3", config_path=path, config_name=CONFIG_NAME)(job)
     problems = _problems(argv, path)
@@ -122,11 +120,6 @@ def train(argv: Sequence[str], config_path: str | None = None) -> int:
     finally:
         sys.argv = job.command_line
     return 0
-
-
-def default_config_path() -> str:
-    """The configuration of this package, installed or in a source tree that is on the path."""
-    return "pkg://had.conf" if find_spec("had.conf") else str(config_directory())
 
 
 def _problems(argv: Sequence[str], config_path: str) -> list[str]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
+
+CONFIG_NAME = "train"  # the primary file of conf/
 
 _FILES = (".ckpt", ".safetensors", ".pt", ".bin")
 
@@ -17,6 +20,11 @@ def looks_like_path(name: str) -> bool:
 def first_directory(*places: str) -> str:
     """The first place that is a directory, else the last one, which may be an id on the Hub."""
     return next((place for place in places if Path(place).expanduser().is_dir()), places[-1])
+
+
+def hydra_config_path() -> str:
+    """The configuration as Hydra names it: of the installed package, else of the source tree."""
+    return "pkg://had.conf" if find_spec("had.conf") else str(config_directory())
 
 
 def config_directory() -> Path:

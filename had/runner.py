@@ -6,7 +6,7 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from had.distill.pair import Alone, TeacherStudent
 from had.distill.teacher import TeacherCache, teacher_fingerprint
 from had.errors import HadError
 from had.lightning.data import ShuffledBatches, training_loader
-from had.lightning.fit import Phase, device, evaluate, fit, precision
+from had.lightning.fit import Phase, check_resume, device, evaluate, fit, precision
 from had.lightning.loggers import log_final, open_loggers
 from had.models.convert import binarize, record_attention
 from had.models.source import ModelSource
@@ -57,10 +57,12 @@ def run(cfg: DictConfig) -> dict[str, float]:
     started = time.perf_counter()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     task, source, preprocessor, data = _inputs(cfg)
-    _write_inputs(cfg)
+    model = source.build(task.num_outputs, task.label_names, complete=cfg.teacher is not None)
+    check_resume(cfg)
+    _write_inputs(cfg)  # not before all inputs are known to be good: the directory may hold a run
     with open_loggers(cfg) as loggers:
         teach = Phase("teacher", cfg, task, data, settings.finetune, loggers=loggers)
-        teacher = _teacher(teach, source, Path(settings.paths.cache))
+        teacher = _teacher(teach, model, source, Path(settings.paths.cache))
         taught = time.perf_counter()
         learn = Phase(
             "student", cfg, task, data, settings.schedule, settings.binarization.ste_clip, loggers
@@ -97,7 +99,7 @@ def evaluate_run(directory: Path) -> dict[str, float]:
     cfg.run_dir = str(directory)
     student = load_student(directory / STUDENT, trust_remote_code=cfg.model.trust_remote_code)
     task: Task = build(cfg.task)
-    data = task.encode(build(cfg.model).at(str(directory / STUDENT)).preprocessor())
+    data = task.encode(build(cfg.model).at(str(directory / STUDENT), key=STUDENT).preprocessor())
     phase = Phase("student", cfg, task, data, to_dataclasses(cfg).schedule)
     metrics = evaluate(phase, phase.module(Alone(student)))
     record = json.loads((directory / METRICS).read_text())
@@ -112,18 +114,27 @@ def _inputs(cfg: DictConfig) -> tuple[Task, ModelSource, Any, TaskData]:
     source: ModelSource = build(cfg.model)
     if cfg.teacher:
         source = source.at(cfg.teacher)
-    source.check()
-    task.read()
+    _all_good(source.check, task.read)
     preprocessor = source.preprocessor()
     return task, source, preprocessor, task.encode(preprocessor)
 
 
-def _teacher(phase: Phase, source: ModelSource, cache: Path) -> nn.Module:
+def _all_good(*checks: Callable[[], None]) -> None:
+    """Run all checks; whatever they refuse is reported together."""
+    problems = []
+    for look in checks:
+        try:
+            look()
+        except HadError as error:
+            problems.append(str(error))
+    if problems:
+        raise HadError("\n".join(problems))
+
+
+def _teacher(phase: Phase, model: nn.Module, source: ModelSource, cache: Path) -> nn.Module:
     """The given teacher, or the model fine-tuned on the task: from the cache, else here and now."""
     cfg, task = phase.cfg, phase.task
-    given = cfg.teacher is not None
-    model = source.build(task.num_outputs, task.label_names, complete=given)
-    if given:
+    if cfg.teacher is not None:
         return model
     determined_by = {
         "schedule": asdict(phase.schedule),

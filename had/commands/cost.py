@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from hydra._internal.utils import get_args_parser
 
-from had.cli import CONFIG_NAME, default_config_path
 from had.commands.cost_output import Answer, draw, show_json, show_tables
 from had.commands.pricing import Appraiser, Pricing, Wishes
 from had.config import register
@@ -19,6 +18,7 @@ from had.config.wording import numbered
 from had.errors import HadError
 from had.hardware.cost import SweepAxis, compare, evaluate, parse_sweep, sweep
 from had.hardware.spec import available
+from had.paths import CONFIG_NAME, hydra_config_path
 
 METRICS = "metrics.json"
 EXAMPLES = """\
@@ -138,7 +138,7 @@ def _priced(arguments: argparse.Namespace, problems: list[str]) -> Pricing | Non
     )
     hydra = get_args_parser().parse_args(arguments.overrides)
     hydra.config_dir = arguments.config_dir
-    problems += preflight(hydra, default_config_path(), CONFIG_NAME, appraiser)
+    problems += preflight(hydra, hydra_config_path(), CONFIG_NAME, appraiser)
     return appraiser.pricing
 
 

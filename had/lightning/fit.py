@@ -34,7 +34,9 @@ log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before")
 warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # inside Lightning
 warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than")
+warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")  # without dropout
 
+PHASES = ("teacher", "student")  # in the order of a run
 _PRECISIONS = {"cuda": "bf16-mixed"}  # of a trainer whose precision is null; others are 32-true
 
 
@@ -194,13 +196,31 @@ def _resume_point(phase: Phase) -> tuple[Path, int] | None:
         return None
     if resume == "auto":
         found = newest_valid(phase.checkpoints(phase.cfg.run_dir))
-    elif Path(resume).is_dir():
-        found = newest_valid(phase.checkpoints(resume))
+    elif (place := Path(resume).expanduser()).is_dir():
+        found = newest_valid(phase.checkpoints(place))
     else:
-        found = _given_checkpoint(Path(resume), phase.name)
+        found = _given_checkpoint(place, phase.name)
     if found:
         log.info("%s: continuing from %s (step %d)", phase.name, *found)
     return found
+
+
+def check_resume(cfg: DictConfig) -> None:
+    """Refuse, before anything is trained, a `resume` that there is nothing to continue from.
+
+    Raises:
+        HadError: a damaged or misplaced checkpoint, or a directory without any.
+    """
+    if cfg.resume in (None, "auto"):
+        return
+    place = Path(cfg.resume).expanduser()
+    if not place.is_dir():
+        _given_checkpoint(place, PHASES[0])
+    elif not any(place.glob("checkpoints/*/step-*.ckpt")):
+        raise HadError(
+            f"resume={place}: no checkpoints/*/step-*.ckpt in it; give a run directory that was "
+            "interrupted, or resume=null to start anew"
+        )
 
 
 def _given_checkpoint(file: Path, phase: str) -> tuple[Path, int] | None:
@@ -209,9 +229,13 @@ def _given_checkpoint(file: Path, phase: str) -> tuple[Path, int] | None:
         raise HadError(
             f"resume={file}: no such checkpoint or run directory; resume=null starts anew"
         )
-    step = checkpoint_step(file)
-    if step is None:
+    try:
+        step = checkpoint_step(file)
+    except ValueError as error:
+        raise HadError(f"resume={file}: {error}; resume=auto takes the newest valid one") from None
+    if file.parent.name not in PHASES:
         raise HadError(
-            f"resume={file}: damaged or no checkpoint; resume=auto takes the newest valid one"
+            f"resume={file}: its directory tells whose checkpoint it is, and must be called "
+            + " or ".join(PHASES)
         )
     return (file, step) if file.parent.name == phase else None

@@ -60,6 +60,8 @@ class TransformersSource(ModelSource):
         self, num_outputs: int, label_names: list[str], *, complete: bool = False
     ) -> nn.Module:
         config = self._config()
+        if complete:
+            self._check_label_order(config, label_names)
         config.num_labels = num_outputs
         if len(label_names) == num_outputs:
             config.id2label = dict(enumerate(label_names))
@@ -71,6 +73,16 @@ class TransformersSource(ModelSource):
             model = auto.from_config(config, trust_remote_code=self.trust_remote_code)
         self.check_convertible(model)
         return model
+
+    def _check_label_order(self, config: PretrainedConfig, label_names: list[str]) -> None:
+        """Refuse a teacher that knows the task's classes by name, but in another order."""
+        theirs = [str(config.id2label[index]).lower() for index in sorted(config.id2label)]
+        ours = [name.lower() for name in label_names]
+        if theirs != ours and sorted(theirs) == sorted(ours):
+            raise HadError(
+                f"{self}: its classes come as {', '.join(theirs)}, the task's as "
+                f"{', '.join(ours)}; reorder the rows of its head and its id2label"
+            )
 
     def _load(self, auto: Any, config: PretrainedConfig, complete: bool) -> PreTrainedModel:
         with self._explained(), _quietly():

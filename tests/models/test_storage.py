@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import had
 from had.attention.module import hamming_layers
 from had.errors import HadError
+from had.models.transformers import TransformersSource
 from tests.models.zoo import ZOO, build, output
 
 
@@ -63,3 +64,14 @@ def test_config_names_the_recipe(tmp_path: Path) -> None:
     settings = json.loads((tmp_path / "config.json").read_text())["had"]
     assert settings["n"] == 0.25
     assert settings["scale"] == "frozen_sigma"
+
+
+def test_a_teacher_with_its_classes_in_another_order_is_refused(tmp_path: Path) -> None:
+    """Its logits would be read under the wrong names, silently."""
+    model = build("bert")
+    model.config.id2label = {0: "Entailment", 1: "not_entailment"}
+    model.save_pretrained(tmp_path)
+    source = TransformersSource(label="bert", name=str(tmp_path), modality="text")
+    source.build(2, ["entailment", "not_entailment"], complete=True)
+    with pytest.raises(HadError, match="entailment, not_entailment, the task's as not_entailment"):
+        source.build(2, ["not_entailment", "entailment"], complete=True)

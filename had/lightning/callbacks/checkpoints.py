@@ -133,16 +133,21 @@ def newest_valid(folder: Path) -> tuple[Path, int] | None:
     Damaged ones are skipped with a warning. None if there is no valid one.
     """
     for file in sorted(folder.glob("step-*.ckpt"), reverse=True):
-        step = checkpoint_step(file)
-        if step is not None:
-            return file, step
+        try:
+            return file, checkpoint_step(file)
+        except ValueError as error:
+            log.warning("%s is %s; skipped", file, error)
     return None
 
 
-def checkpoint_step(file: Path) -> int | None:
-    """The step a checkpoint was written at, or None (with a warning) if it cannot be read."""
+def checkpoint_step(file: Path) -> int:
+    """The step a checkpoint was written at.
+
+    Raises:
+        ValueError: it cannot be read whole; the message does not name it.
+    """
     try:
         return int(torch.load(file, map_location="cpu", weights_only=True)["global_step"])
     except Exception as error:  # whatever a damaged file makes the reader raise
-        log.warning("%s is damaged and skipped (%s)", file, str(error).partition("\n")[0])
-        return None
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0].partition(". ")[0]
+        raise ValueError(f"damaged or no checkpoint ({reason})") from error
