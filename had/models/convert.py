@@ -56,7 +56,10 @@ def binarize(
         raise HadError(f"{type(model).__name__} has Hamming attention already")
     recipe = _recipe(binarization)
     options = AttentionOptions(
-        n=n, scale=recipe["scale"], ste_clip=recipe.get("ste_clip"), backend=backend
+        n=n,
+        scale=recipe.get("scale", AttentionOptions.scale),
+        ste_clip=recipe.get("ste_clip"),
+        backend=backend,
     )
     family_of(model).attach(model, lambda geometry: HammingAttention(geometry, options))
     if calibration is not None:
