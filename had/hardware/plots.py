@@ -54,7 +54,7 @@ def plot_sweep(points: Sequence[SweepPoint], path: Path) -> Path:
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
         axis.set(xlabel=LABELS[points[0].parameter], ylabel=label)
-    axes[0].legend()
+    axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))  # clear of the curves
     return _save(figure, path)
 
 
