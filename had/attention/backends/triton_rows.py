@@ -23,7 +23,7 @@ from had.attention.divergence import AttentionTarget, mean_over_real_rows
 if TYPE_CHECKING:
     from had.attention.backends.triton_rows_launch import RowSettings
 
-_MAX_KEYS = 1024
+MAX_KEYS = 1024
 _MAX_WIDTH = 128
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -122,7 +122,7 @@ def _fits(call: AttentionCall) -> bool:
     return (
         units
         and call.value.dtype in _FLOATS
-        and 1 <= call.key.shape[2] <= _MAX_KEYS
+        and 1 <= call.key.shape[2] <= MAX_KEYS
         and max(widths) <= _MAX_WIDTH
         and mask_fits
         and bias_fits

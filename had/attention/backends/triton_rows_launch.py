@@ -13,11 +13,10 @@ import torch
 import triton
 from torch import Tensor
 
+from had.attention.backends.triton_rows import MAX_KEYS
 from had.attention.backends.triton_rows_backward import backward_keys, backward_queries
 from had.attention.backends.triton_rows_forward import attend_rows
 from had.attention.functional import keys_to_keep
-
-MAX_KEYS = 1024
 
 
 @dataclass(frozen=True)
