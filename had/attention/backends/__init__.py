@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cache
 
-from had.attention.backends.base import AttentionCall, Backend
+from had.attention.backends.base import AttentionCall, Backend, PackedCall
 from had.attention.backends.eager import EagerBackend, ReferenceBackend
 from had.attention.backends.triton_rows import TritonRowsBackend
 
-__all__ = ["BACKENDS", "AttentionCall", "Backend", "choose_backend"]
+__all__ = [
+    "BACKENDS",
+    "AttentionCall",
+    "Backend",
+    "PackedCall",
+    "choose_backend",
+    "choose_packed_backend",
+]
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +33,23 @@ def choose_backend(name: str, call: AttentionCall) -> Backend:
     Raises:
         ValueError: the name is unknown, or that backend does not support the call.
     """
+    return _choose(name, call.query.device.type, lambda backend: backend.supports(call))
+
+
+def choose_packed_backend(name: str, call: PackedCall) -> Backend:
+    """As `choose_backend`, among those that read the signs as bits."""
+    device = f"{call.query.device.type}, from bits"
+    return _choose(name, device, lambda backend: backend.supports_packed(call))
+
+
+def _choose(name: str, where: str, supports: Callable[[Backend], bool]) -> Backend:
     if name == "auto":
-        chosen = next(backend for backend in BACKENDS.values() if backend.supports(call))
-        _announce(chosen.name, call.query.device.type)
+        chosen = next(backend for backend in BACKENDS.values() if supports(backend))
+        _announce(chosen.name, where)
         return chosen
     if name not in BACKENDS:
         raise ValueError(f"backend {name!r} is unknown; there are auto, {', '.join(BACKENDS)}")
-    if not BACKENDS[name].supports(call):
+    if not supports(BACKENDS[name]):
         raise ValueError(
             f"backend {name!r} does not support this call; backend=auto picks one that does"
         )
@@ -39,5 +57,5 @@ def choose_backend(name: str, call: AttentionCall) -> Backend:
 
 
 @cache
-def _announce(name: str, device: str) -> None:
-    log.info("attention backend on %s: %s", device, name)
+def _announce(name: str, where: str) -> None:
+    log.info("attention backend on %s: %s", where, name)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
 
+from had.attention.bits import unpack_signs
 from had.attention.divergence import AttentionTarget
 
 
@@ -36,6 +37,40 @@ class AttentionCall:
     signs: bool = False
 
 
+@dataclass(frozen=True)
+class PackedCall:
+    """One layer's top-N attention on signs stored as bits, without gradients.
+
+    What a binary key cache hands over in decoding; see `had.attention.bits` for the layout.
+
+    Attributes:
+        query: signs of the queries, int32 (B, H, T, W) with W = ceil(head_dim / 32).
+        key: signs of the keys, int32 (B, G, S, W), H a multiple of G; the words of a key are
+            contiguous, other strides are free (a view into a larger buffer).
+        value: (B, G, S, V), rows contiguous, other strides free.
+        head_dim: signs of a query or key.
+        n: keys a row keeps, an integer >= 1 or a fraction in (0, 1] of the allowed keys.
+        gain: factor of the dot product, a number or a float32 tensor broadcastable to (B, H, 1, 1).
+        mask: bool broadcastable to (B, H, T, S), True = allowed; None allows all.
+        bias: additive, broadcastable to (B, H, T, S); None for none.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    head_dim: int
+    n: int | float
+    gain: Tensor | float
+    mask: Tensor | None = None
+    bias: Tensor | None = None
+
+    def unpacked(self) -> AttentionCall:
+        """The same call on signs in float32."""
+        query, key = (unpack_signs(words, self.head_dim) for words in (self.query, self.key))
+        call = AttentionCall(query, key, self.value, self.n, self.gain, self.mask, self.bias)
+        return replace(call, signs=True)
+
+
 class Backend(ABC):
     """One implementation of Hamming attention, equal to the oracle wherever `supports` says yes."""
 
@@ -48,6 +83,14 @@ class Backend(ABC):
     @abstractmethod
     def attend(self, call: AttentionCall) -> Tensor:
         """The attention output (B, H, T, V) in value's dtype."""
+
+    def supports_packed(self, call: PackedCall) -> bool:
+        """Whether this backend can compute the call from bits."""
+        return False
+
+    def attend_packed(self, call: PackedCall) -> Tensor:
+        """The attention output (B, H, T, V) in value's dtype, without gradients."""
+        raise NotImplementedError(f"backend {self.name!r} does not read bits")
 
     @abstractmethod
     def distil(

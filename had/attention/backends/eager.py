@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from had.attention import functional, select
-from had.attention.backends.base import AttentionCall, Backend
+from had.attention.backends.base import AttentionCall, Backend, PackedCall
 from had.attention.divergence import AttentionTarget, mean_over_real_rows, row_divergence
 from had.attention.functional import Selection
 
@@ -26,6 +26,12 @@ class ReferenceBackend(Backend):
         return functional.attend_to_scores(
             _scores(call), call.value, call.n, call.mask, self.selection
         )
+
+    def supports_packed(self, call: PackedCall) -> bool:
+        return True
+
+    def attend_packed(self, call: PackedCall) -> Tensor:
+        return self.attend(call.unpacked())
 
     def distil(
         self, call: AttentionCall, target: AttentionTarget, real: Tensor | None
