@@ -1,69 +1,80 @@
 """From real queries and keys to one bit: relaxations of the sign, and its magnitude.
 
-A relaxation maps z = x / sigma to units u that end up in {-1, +1}; the binarized query or key is
-y = sigma * u. Keeping u and sigma apart keeps the dot products of signs exact integers.
+A relaxation maps x, a query or key of magnitude sigma, to units u that end up in {-1, +1}; the
+binarized query or key is y = sigma * u. Keeping u and sigma apart keeps the dot products of signs
+exact integers.
 
-    relaxation   u(z)                y = sigma * u
-    identity     z                   x, full precision
-    soft         c tanh(z / c)       c sigma tanh(x / (c sigma))     c from 5 to 1
-    sharp        tanh(z / c)         sigma tanh(x / (c sigma))       c from 1 to 0.05
-    sign         b(z)                sigma b(x), straight-through gradient
+    relaxation      u                        y = sigma * u
+    identity        x / sigma                x, full precision
+    soft            c tanh(x / (c sigma))    c sigma tanh(x / (c sigma))     c from 5 to 1
+    sharp           tanh(x / (c sigma))      sigma tanh(x / (c sigma))       c from 1 to 0.05
+    sign            b(x)                     sigma b(x), straight-through where |x| <= clip sigma
+    sign_absolute   b(x)                     sigma b(x), straight-through where |x| <= clip
 
 The stages follow arXiv 2502.01770; the clip of the straight-through gradient is not published, so
-it is a setting (in units of sigma) with a default of ours.
+it is a setting (in units of sigma) with a default of ours. `sign_absolute` is the estimator of
+BinaryAttention (arXiv 2603.09582), whose clip does not follow sigma.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from had.attention.functional import binarize, straight_through
+from had.attention.functional import binarize
 
 _SMALLEST_SIGMA = 1e-6
 
 
 @dataclass
 class Relaxation:
-    """Maps z = x / sigma to units; `c` is annealed in place while a stage runs.
+    """Maps x and sigma to units; `c` is annealed in place while a stage runs.
 
     Attributes:
         c: sharpness of the tanh relaxations, in units of sigma, unused by the others; a number, or
             a scalar tensor where a captured graph has to see it change.
-        clip: the sign's gradient passes where |z| <= clip; None passes it everywhere.
+        clip: the sign's gradient passes where |x| <= clip, in units of sigma unless the relaxation
+            says otherwise; None passes it everywhere.
     """
 
     c: float | Tensor = 1.0
     clip: float | None = None
     exact_signs: ClassVar[bool] = False
 
-    def __call__(self, z: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Units of x, of its shape and dtype.
+
+        Args:
+            x: queries or keys.
+            sigma: broadcastable to x. A learnable one learns as the factor that turns units into y;
+                where it divides x it counts as a constant, as in the oracle.
+        """
         raise NotImplementedError
 
 
 class Identity(Relaxation):
     """No binarization: full-precision queries and keys."""
 
-    def __call__(self, z: Tensor) -> Tensor:
-        return z
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return x / sigma.detach()
 
 
 class SoftTanh(Relaxation):
     """Scaled tanh: near the identity for large c."""
 
-    def __call__(self, z: Tensor) -> Tensor:
-        return self.c * torch.tanh(z / self.c)
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return self.c * torch.tanh(x / (self.c * sigma.detach()))
 
 
 class SharpTanh(Relaxation):
     """Sharp tanh: near the sign for small c."""
 
-    def __call__(self, z: Tensor) -> Tensor:
-        return torch.tanh(z / self.c)
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return torch.tanh(x / (self.c * sigma.detach()))
 
 
 class Sign(Relaxation):
@@ -71,9 +82,32 @@ class Sign(Relaxation):
 
     exact_signs = True
 
-    def __call__(self, z: Tensor) -> Tensor:
-        soft = z if self.clip is None else z.clamp(-self.clip, self.clip)
-        return straight_through(binarize(z), soft)
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        limit = None if self.clip is None else self.clip * sigma
+        return _StraightThroughSign.apply(x, sigma, limit)
+
+
+class SignAbsolute(Sign):
+    """The sign whose gradient is clipped by |x| itself, not in units of sigma."""
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return _StraightThroughSign.apply(x, sigma, self.clip)
+
+
+class _StraightThroughSign(torch.autograd.Function):
+    """b(x) with the gradient of x / sigma where |x| <= limit, in as few kernels as it takes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sigma: Tensor, limit: Tensor | float | None) -> Tensor:
+        passes = None if limit is None else x.abs() <= limit
+        ctx.save_for_backward(sigma, passes)
+        return binarize(x)
+
+    @staticmethod
+    def backward(ctx: Any, units_grad: Tensor) -> tuple[Tensor, None, None]:
+        sigma, passes = ctx.saved_tensors
+        grad = units_grad / sigma
+        return grad if passes is None else grad * passes, None, None
 
 
 RELAXATIONS: dict[str, type[Relaxation]] = {
@@ -81,6 +115,7 @@ RELAXATIONS: dict[str, type[Relaxation]] = {
     "soft": SoftTanh,
     "sharp": SharpTanh,
     "sign": Sign,
+    "sign_absolute": SignAbsolute,
 }
 
 

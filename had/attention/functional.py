@@ -23,13 +23,15 @@ import torch
 from torch import Tensor
 
 Selection = Callable[[Tensor, int | float, Tensor | None], Tensor]
+Weighting = Callable[[Tensor, Tensor], Tensor]
 
 _NO_OVERFLOW = 1e-12  # smallest sigma divided by: a constant projection has sigma 0
 
 
 def binarize(x: Tensor) -> Tensor:
     """b(x): +1 where x >= 0, else -1, in x's dtype; zero is positive, so one bit suffices."""
-    return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+    # -0.0 + 0.0 is 0.0, whose sign bit is that of a positive number.
+    return torch.copysign(x.new_ones(()), x + 0.0)
 
 
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
@@ -162,6 +164,7 @@ def attend_to_scores(
     n: int | float,
     mask: Tensor | None = None,
     selection: Selection = topn_mask,
+    weighting: Weighting = masked_softmax,
 ) -> Tensor:
     """Softmax over the N best allowed keys of every row, times their values.
 
@@ -171,11 +174,12 @@ def attend_to_scores(
         n: keys a row keeps; see `keys_to_keep`.
         mask: bool, broadcastable to scores, True = allowed.
         selection: finds the keys to keep; any function equal to `topn_mask`.
+        weighting: maps scores and selection to the weights of the values.
 
     Returns:
         (B, H, T, V) in value's dtype.
     """
-    weights = masked_softmax(scores, selection(scores.detach(), n, mask))
+    weights = weighting(scores, selection(scores.detach(), n, mask))
     with torch.autocast(value.device.type, enabled=False):
         output = weights @ expand_groups(value, scores.shape[1]).to(weights.dtype)
     return output.to(value.dtype)

@@ -13,8 +13,11 @@ from had.attention.backends import AttentionCall, choose_backend
 from had.attention.binarize import RELAXATIONS, SCALES, Relaxation
 from had.attention.divergence import AttentionTarget
 from had.attention.functional import check_topn
+from had.attention.weighting import WEIGHTINGS
 
 log = logging.getLogger(__name__)
+
+FINAL_RELAXATIONS = ("sign", "identity")
 
 
 @dataclass(frozen=True)
@@ -49,18 +52,31 @@ class AttentionOptions:
         n: keys a row keeps, an integer >= 1 or a fraction in (0, 1] of the allowed keys.
         scale: how sigma is found, a key of `had.attention.binarize.SCALES`.
         ste_clip: the sign's gradient passes where |x| <= ste_clip * sigma; None: everywhere.
+        relaxation: what a finished student computes with, a key of `RELAXATIONS`: "sign", or
+            "identity" where queries and keys stay in full precision.
+        weights: how kept keys weigh, a key of `had.attention.weighting.WEIGHTINGS`.
         backend: "auto" or a key of `had.attention.backends.BACKENDS`.
     """
 
     n: int | float = 30
     scale: str = "frozen_sigma"
     ste_clip: float | None = None
+    relaxation: str = "sign"
+    weights: str = "softmax"
     backend: str = "auto"
 
     def __post_init__(self) -> None:
         check_topn(self.n)
         if self.scale not in SCALES:
             raise ValueError(f"scale = {self.scale!r} is unknown; there are {', '.join(SCALES)}")
+        if self.relaxation not in FINAL_RELAXATIONS:
+            known = ", ".join(FINAL_RELAXATIONS)
+            raise ValueError(
+                f"relaxation = {self.relaxation!r}: a student ends with one of {known}"
+            )
+        if self.weights not in WEIGHTINGS:
+            known = ", ".join(WEIGHTINGS)
+            raise ValueError(f"weights = {self.weights!r} is unknown; there are {known}")
         if self.ste_clip is not None and self.ste_clip <= 0:
             raise ValueError(f"ste_clip = {self.ste_clip}: must be positive, or null for no clip")
 
@@ -84,11 +100,16 @@ class HammingAttention(nn.Module):
         self.options = options
         self.query = SCALES[options.scale](geometry.heads)
         self.key = SCALES[options.scale](geometry.kv_heads)
-        self.relaxation: Relaxation = RELAXATIONS["sign"](clip=options.ste_clip)
+        self.relaxation: Relaxation = self.final_relaxation
         self.calibrating = False
         self.target: AttentionTarget | None = None
         self.divergence: Tensor | None = None
         self._warned = False
+
+    @property
+    def final_relaxation(self) -> Relaxation:
+        """What the layer computes with once training is over."""
+        return RELAXATIONS[self.options.relaxation](clip=self.options.ste_clip)
 
     def forward(
         self,
@@ -149,14 +170,15 @@ class HammingAttention(nn.Module):
             sigma_query = self.query(query, real_queries)
             sigma_key = self.key(key, real_keys)
             return AttentionCall(
-                query=self.relaxation(query.float() / sigma_query),
-                key=self.relaxation(key.float() / sigma_key),
+                query=self.relaxation(query.float(), sigma_query),
+                key=self.relaxation(key.float(), sigma_key),
                 value=value,
                 n=self.options.n,
                 gain=scale * sigma_query * self._for_query_heads(sigma_key),
                 mask=mask,
                 bias=bias,
                 signs=self.relaxation.exact_signs,
+                weights=self.options.weights,
             )
 
     def _for_query_heads(self, sigma_key: Tensor) -> Tensor:
@@ -258,3 +280,9 @@ def set_relaxation(model: nn.Module, relaxation: Relaxation) -> None:
     """Give all layers of a student the same relaxation object."""
     for layer in hamming_layers(model):
         layer.relaxation = relaxation
+
+
+def finish_relaxation(model: nn.Module) -> None:
+    """Let all layers of a student compute with what hardware will see."""
+    for layer in hamming_layers(model):
+        layer.relaxation = layer.final_relaxation

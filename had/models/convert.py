@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from itertools import islice
 from typing import Any
 
@@ -39,8 +40,8 @@ def binarize(
     Args:
         model: any model whose attention layers the adapters know.
         n: keys a row keeps: an integer >= 1, or a fraction in (0, 1] of the allowed keys.
-        binarization: a name in `conf/binarization`, or a mapping with its keys `scale`, `ste_clip`
-            and `calibration_batches`.
+        binarization: a name in `conf/binarization`, or a mapping with its keys: the fields of
+            `had.attention.module.AttentionOptions` and `calibration_batches`.
         calibration: batches of model inputs (dicts of tensors on the model's device) from which the
             sigmas are taken; None leaves them at 1.0, with a warning where they matter.
         backend: "auto", or a name in `had.attention.backends.BACKENDS`.
@@ -55,12 +56,10 @@ def binarize(
     if hamming_layers(model):
         raise HadError(f"{type(model).__name__} has Hamming attention already")
     recipe = _recipe(binarization)
-    options = AttentionOptions(
-        n=n,
-        scale=recipe.get("scale", AttentionOptions.scale),
-        ste_clip=recipe.get("ste_clip"),
-        backend=backend,
-    )
+    chosen = {
+        field.name: recipe[field.name] for field in fields(AttentionOptions) if field.name in recipe
+    }
+    options = AttentionOptions(**{**chosen, "n": n, "backend": backend})
     family_of(model).attach(model, lambda geometry: HammingAttention(geometry, options))
     if calibration is not None:
         calibrate(model, islice(calibration, int(recipe.get("calibration_batches", 100))))

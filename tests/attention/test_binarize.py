@@ -14,32 +14,64 @@ from had.attention.binarize import (
     MeanAbs,
     SharpTanh,
     Sign,
+    SignAbsolute,
     SoftTanh,
 )
+from had.attention.module import FINAL_RELAXATIONS
+from had.attention.weighting import WEIGHTINGS
+
+ONE = torch.ones(())
 
 
 def test_the_configuration_knows_exactly_these_names() -> None:
     assert set(config.RELAXATIONS) == set(RELAXATIONS)
+    assert set(config.FINAL_RELAXATIONS) == set(FINAL_RELAXATIONS) <= set(RELAXATIONS)
+    assert set(config.WEIGHTINGS) == set(WEIGHTINGS)
     assert set(config.SCALES) == set(SCALES)
 
 
 def test_soft_tanh_is_the_identity_for_large_c_and_meets_sharp_at_one() -> None:
-    z = torch.linspace(-3, 3, 31)
-    torch.testing.assert_close(SoftTanh(c=1e3)(z), z, atol=1e-4, rtol=0)
-    torch.testing.assert_close(SoftTanh(c=1.0)(z), SharpTanh(c=1.0)(z))
+    x = torch.linspace(-3, 3, 31)
+    torch.testing.assert_close(SoftTanh(c=1e3)(x, ONE), x, atol=1e-4, rtol=0)
+    torch.testing.assert_close(SoftTanh(c=1.0)(x, ONE), SharpTanh(c=1.0)(x, ONE))
+
+
+@pytest.mark.parametrize("c", [5.0, 1.0, 0.05])
+def test_tanh_relaxations_are_those_of_the_table(c: float) -> None:
+    x, sigma = torch.linspace(-3, 3, 31), torch.tensor(0.7)
+    torch.testing.assert_close(
+        sigma * SoftTanh(c=c)(x, sigma), c * sigma * torch.tanh(x / (c * sigma))
+    )
+    torch.testing.assert_close(
+        sigma * SharpTanh(c=c)(x, sigma), sigma * torch.tanh(x / (c * sigma))
+    )
 
 
 def test_sharp_tanh_approaches_the_sign() -> None:
-    z = torch.tensor([-1.0, -0.3, 0.3, 1.0])
-    torch.testing.assert_close(SharpTanh(c=0.05)(z), z.sign(), atol=2e-5, rtol=0)
+    x = torch.tensor([-1.0, -0.3, 0.3, 1.0])
+    torch.testing.assert_close(SharpTanh(c=0.05)(x, ONE), x.sign(), atol=2e-5, rtol=0)
 
 
-def test_sign_is_exact_and_passes_gradient_within_the_clip() -> None:
-    z = torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0], requires_grad=True)
-    units = Sign(clip=1.0)(z)
+@pytest.mark.parametrize(
+    ("relaxation", "gradient"),
+    [
+        (Sign(clip=1.0), [0.0, 2.0, 2.0, 2.0, 0.0]),  # within sigma
+        (Sign(clip=5.0), [2.0, 2.0, 2.0, 2.0, 2.0]),
+        (Sign(), [2.0, 2.0, 2.0, 2.0, 2.0]),
+        (SignAbsolute(clip=1.0), [0.0, 2.0, 2.0, 2.0, 0.0]),
+        (SignAbsolute(clip=0.4), [0.0, 0.0, 2.0, 0.0, 0.0]),  # sigma does not count
+    ],
+)
+def test_sign_is_exact_and_passes_gradient_within_the_clip(
+    relaxation: Sign, gradient: list[float]
+) -> None:
+    """sigma = 1/2, so the gradient of x / sigma is 2."""
+    x = torch.tensor([-2.0, -0.5, -0.0, 0.5, 2.0], requires_grad=True)
+    units = relaxation(x, torch.tensor(0.5))
     units.sum().backward()
     assert units.tolist() == [-1.0, -1.0, 1.0, 1.0, 1.0]
-    assert z.grad.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
+    assert x.grad is not None
+    assert x.grad.tolist() == gradient
 
 
 def padded(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,6 +25,7 @@ class AttentionCall:
         mask: bool broadcastable to (B, H, T, S), True = allowed; None allows all.
         bias: additive, broadcastable to (B, H, T, S); None for none.
         signs: query and key hold nothing but -1 and +1.
+        weights: how kept keys weigh, a key of `had.attention.weighting.WEIGHTINGS`.
     """
 
     query: Tensor
@@ -35,6 +36,7 @@ class AttentionCall:
     mask: Tensor | None = None
     bias: Tensor | None = None
     signs: bool = False
+    weights: str = "softmax"
 
 
 @dataclass(frozen=True)

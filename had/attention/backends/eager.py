@@ -11,6 +11,7 @@ from had.attention import functional, select
 from had.attention.backends.base import AttentionCall, Backend, PackedCall
 from had.attention.divergence import AttentionTarget, mean_over_real_rows, row_divergence
 from had.attention.functional import Selection
+from had.attention.weighting import WEIGHTINGS
 
 
 class ReferenceBackend(Backend):
@@ -23,9 +24,7 @@ class ReferenceBackend(Backend):
         return True
 
     def attend(self, call: AttentionCall) -> Tensor:
-        return functional.attend_to_scores(
-            _scores(call), call.value, call.n, call.mask, self.selection
-        )
+        return self._attend(call, _scores(call))
 
     def supports_packed(self, call: PackedCall) -> bool:
         return True
@@ -46,9 +45,14 @@ class ReferenceBackend(Backend):
         self, call: AttentionCall, target: AttentionTarget, real: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         scores = _scores(call)
-        output = functional.attend_to_scores(scores, call.value, call.n, call.mask, self.selection)
         rows = row_divergence(scores, target.scores(), call.mask)
-        return output, mean_over_real_rows(rows, real)
+        return self._attend(call, scores), mean_over_real_rows(rows, real)
+
+    def _attend(self, call: AttentionCall, scores: Tensor) -> Tensor:
+        weighting = WEIGHTINGS[call.weights]
+        return functional.attend_to_scores(
+            scores, call.value, call.n, call.mask, self.selection, weighting
+        )
 
 
 class EagerBackend(ReferenceBackend):

@@ -121,6 +121,7 @@ def _fits(call: AttentionCall) -> bool:
     bias_fits = call.bias is None or (call.bias.dtype in _FLOATS and not call.bias.requires_grad)
     return (
         units
+        and call.weights == "softmax"
         and call.value.dtype in _FLOATS
         and 1 <= call.key.shape[2] <= MAX_KEYS
         and max(widths) <= _MAX_WIDTH
