@@ -3,9 +3,11 @@
 from had.config.schema import (
     BACKENDS,
     DECAYS,
+    FINAL_RELAXATIONS,
     RELAXATIONS,
     SCALES,
     TYPED_GROUPS,
+    WEIGHTINGS,
     BinarizationConfig,
     PathsConfig,
     ScheduleConfig,
@@ -21,9 +23,11 @@ from had.config.schema import (
 __all__ = [
     "BACKENDS",
     "DECAYS",
+    "FINAL_RELAXATIONS",
     "RELAXATIONS",
     "SCALES",
     "TYPED_GROUPS",
+    "WEIGHTINGS",
     "BinarizationConfig",
     "PathsConfig",
     "ScheduleConfig",

@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from had.config import BACKENDS, DECAYS, RELAXATIONS, SCALES
+from had.config import BACKENDS, DECAYS, FINAL_RELAXATIONS, RELAXATIONS, SCALES, WEIGHTINGS
 from had.config.wording import one_of
 from had.paths import looks_like_path
 
@@ -93,6 +93,7 @@ def _schedule_limits(name: str) -> list[Limit]:
         above_zero(
             f"{name}.learning_rate", "must be greater than 0 (it follows task.learning_rate)"
         ),
+        above_zero(f"{name}.epochs_factor"),
         above_zero(f"{name}.learning_rate_factor"),
         share(f"{name}.warmup"),
         share(f"{name}.final_factor"),
@@ -109,6 +110,8 @@ LIMITS = (
     ),
     named("backend", BACKENDS),
     named("binarization.scale", SCALES),
+    named("binarization.relaxation", FINAL_RELAXATIONS),
+    named("binarization.weights", WEIGHTINGS),
     above_zero("binarization.ste_clip", "must be greater than 0, or null for no clip"),
     at_least("binarization.calibration_batches", 1),
     *(limit for name in SCHEDULES for limit in _schedule_limits(name)),
@@ -145,6 +148,14 @@ def _stage(key: str, stage: Values) -> Iterator[str]:
         yield f"{key}.share={stage['share']}: must not be negative"
     if (factor := at(stage, "learning_rate_factor")) is not None and factor <= 0:
         yield f"{key}.learning_rate_factor={factor}: must be greater than 0"
+    mixing = at(stage, "mixing") or 0
+    if not 0 <= mixing <= 1:
+        yield f"{key}.mixing={mixing}: must be a share between 0 and 1"
+    if mixing and at(stage, "weights.task"):
+        yield (
+            f"{key}.mixing={mixing}: mixed examples have no labels; set it to 0, or "
+            f"{key}.weights.task=0"
+        )
     weights = at(stage, "weights") or {}
     if weights and not any(weights.values()):
         yield f"{key}.weights: all are 0, so the stage has nothing to learn from; raise one"

@@ -19,7 +19,9 @@ from had.config.catalogue import listing
 from had.paths import first_directory
 
 # What the parts that implement these names offer; tests hold the two against each other.
-RELAXATIONS = ("identity", "soft", "sharp", "sign")
+RELAXATIONS = ("identity", "soft", "sharp", "sign", "sign_absolute")
+FINAL_RELAXATIONS = ("sign", "identity")
+WEIGHTINGS = ("softmax", "binary")
 SCALES = ("frozen_sigma", "head_scale", "mean_abs")
 DECAYS = ("linear", "cosine", "constant")
 BACKENDS = ("auto", "triton", "eager", "reference")
@@ -54,6 +56,8 @@ class StageConfig:
         share: part of the schedule's steps; the shares of a schedule sum to 1.
         weights: of the losses.
         learning_rate_factor: times the schedule's learning rate.
+        mixing: share of a batch's examples that get a part of another one (`Task.mix`); they have
+            no labels, so the task loss must be off.
     """
 
     name: str = MISSING
@@ -62,6 +66,7 @@ class StageConfig:
     share: float = MISSING
     weights: StageWeights = field(default_factory=StageWeights)
     learning_rate_factor: float = 1.0
+    mixing: float = 0.0
 
 
 @dataclass
@@ -70,7 +75,8 @@ class ScheduleConfig:
 
     Attributes:
         name: what the schedule is called in records.
-        epochs: passes over the training data.
+        epochs: passes over the training data, the task's.
+        epochs_factor: the schedule takes epochs times this.
         learning_rate: the task's.
         learning_rate_factor: the peak is learning_rate times this.
         warmup: share of the steps in which the learning rate rises to its peak.
@@ -83,6 +89,7 @@ class ScheduleConfig:
 
     name: str = MISSING
     epochs: float = MISSING
+    epochs_factor: float = 1.0
     learning_rate: float = MISSING
     learning_rate_factor: float = 1.0
     warmup: float = 0.0
@@ -102,12 +109,16 @@ class BinarizationConfig:
         scale: how sigma is found, one of `SCALES`.
         calibration_batches: training batches that sigma is measured on.
         ste_clip: the sign's gradient passes where |x| <= ste_clip * sigma; None: everywhere.
+        relaxation: what the finished student computes with, one of `FINAL_RELAXATIONS`.
+        weights: how kept keys weigh, one of `WEIGHTINGS`.
     """
 
     name: str = MISSING
     scale: str = MISSING
     calibration_batches: int = 100
     ste_clip: float | None = None
+    relaxation: str = "sign"
+    weights: str = "softmax"
 
 
 @dataclass

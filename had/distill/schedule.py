@@ -28,12 +28,18 @@ class Schedule:
         config: the stages and the learning-rate curve.
         total_steps: optimizer steps of the whole run.
         ste_clip: clip of the sign's straight-through gradient, in units of sigma; None for none.
+        seed: of what is drawn at random in a step.
     """
 
     def __init__(
-        self, config: ScheduleConfig, total_steps: int, ste_clip: float | None = None
+        self,
+        config: ScheduleConfig,
+        total_steps: int,
+        ste_clip: float | None = None,
+        seed: int = 0,
     ) -> None:
         self.config = config
+        self.seed = seed
         self.total_steps = total_steps
         self.ste_clip = ste_clip
         shares = accumulate(stage.share for stage in config.stages)

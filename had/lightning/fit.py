@@ -87,12 +87,12 @@ class Phase:
         """Optimizer steps of the whole phase; 0 for a schedule without stages."""
         if not self.schedule.stages:
             return 0
-        batches = self.schedule.epochs * self.batches_per_pass
+        batches = self.schedule.epochs * self.schedule.epochs_factor * self.batches_per_pass
         return max(1, round(batches / self.cfg.trainer.accumulate_grad_batches))
 
     def module(self, models: TeacherStudent | Alone) -> DistillationModule:
         """The Lightning module of this phase around `models`."""
-        schedule = Schedule(self.schedule, self.total_steps, self.ste_clip)
+        schedule = Schedule(self.schedule, self.total_steps, self.ste_clip, self.cfg.seed)
         sets = list(self.data.evaluation)
         return DistillationModule(
             models, self.task, schedule, sets, cuda_graphs=self.cfg.cuda_graphs

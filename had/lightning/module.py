@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from had.attention.binarize import RELAXATIONS
-from had.attention.module import set_relaxation
+from had.attention.module import finish_relaxation, set_relaxation
 from had.config import StageWeights
 from had.distill.losses import Signals, attention_loss, hidden_loss
 from had.distill.pair import Alone, TeacherStudent
@@ -19,6 +18,7 @@ from had.distill.schedule import Schedule
 from had.errors import HadError
 from had.lightning.graphs import StepGraphs
 from had.tasks.base import Batch, Task
+from had.tasks.mixing import MixingPlan
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,18 @@ class DistillationModule(pl.LightningModule):
         self.student.train(self.schedule.config.dropout)
         log.info("step %d: stage %r (%s)", step, stage.name, stage.relaxation)
 
+    def _mixed(self, batch: Batch) -> Batch:
+        """The batch with as many examples mixed as the stage asks for."""
+        share = self.schedule.config.stages[self._stage].mixing
+        if not share:
+            return batch
+        # Every process of a run has examples of its own, and so mixes them in its own way.
+        seed = hash((self.schedule.seed, self.global_rank))
+        plan = MixingPlan.draw(len(batch["labels"]), share, seed, self.global_step)
+        return {**batch, "inputs": self.task.mix(batch["inputs"], plan.to(self.device))}
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        batch = self._mixed(batch)
         parts = self._step(batch) if self._graphs is None else self._graphs(batch, self._stage)
         if self._logs_now():
             shown = {f"train/{name}": part.detach().clone() for name, part in parts.items()}
@@ -181,7 +192,7 @@ class DistillationModule(pl.LightningModule):
 
     def on_test_start(self) -> None:
         self._place_teacher()
-        set_relaxation(self.student, RELAXATIONS["sign"](clip=self.schedule.ste_clip))
+        finish_relaxation(self.student)
 
     def on_test_epoch_start(self) -> None:
         self._reset_metrics(["student"] if self.models.teacher is None else ["teacher", "student"])

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from torchmetrics import MetricCollection
 
 from had.errors import HadError
+from had.tasks.mixing import MixingPlan
 
 Batch = dict[str, Any]
 """``{"inputs": dict[str, Tensor], "labels": Tensor}``: inputs are the model's keyword arguments."""
@@ -166,6 +167,18 @@ class Task(ABC):
         Values are fractions in 0..1 (-1..1 for correlations). They never synchronise between
         processes: every process evaluates the whole set.
         """
+
+    def mix(self, inputs: dict[str, Tensor], plan: MixingPlan) -> dict[str, Tensor]:
+        """New examples from those of a training batch, without labels: the teacher answers them.
+
+        Args:
+            inputs: a batch's, with the batch first.
+            plan: who is mixed with whom, on the device of the batch.
+
+        Returns:
+            Inputs of the same names and shapes; here, for tasks that know no way to mix, the same.
+        """
+        return inputs
 
     def points(self, metrics: dict[str, float]) -> float:
         """The task's score in points of 100, from the metrics of its main evaluation set."""

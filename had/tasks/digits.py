@@ -8,6 +8,7 @@ from torch import Tensor
 
 from had.errors import HadError
 from had.tasks.base import EncodedDataset, TaskData
+from had.tasks.mixing import MixingPlan, cut_images
 from had.tasks.objectives import Classification, Objective
 from had.tasks.splits import fraction_problems, stratified_split
 from had.tasks.supervised import SupervisedTask
@@ -56,6 +57,9 @@ class DigitsTask(SupervisedTask):
         assert self._labels is not None
         train, evaluation = stratified_split(self._labels, self.eval_fraction, self.split_seed)
         return TaskData(self._part(train), {"": self._part(evaluation)})
+
+    def mix(self, inputs: dict[str, Tensor], plan: MixingPlan) -> dict[str, Tensor]:
+        return {"pixel_values": cut_images(inputs["pixel_values"], plan)}
 
     def _part(self, indices: Tensor) -> EncodedDataset:
         assert self._images is not None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from had.errors import HadError
 from had.tasks.base import EncodedDataset, TaskData
+from had.tasks.mixing import MixingPlan, splice
 from had.tasks.objectives import Objective
 from had.tasks.reading import Rows
 from had.tasks.splits import stratified_split
@@ -183,6 +184,7 @@ class TextTask(SupervisedTask):
     padding: str
     _train: LabelledText | None = field(default=None, init=False, repr=False)
     _evaluation: dict[str, LabelledText] = field(default_factory=dict, init=False, repr=False)
+    _side: str = field(default="right", init=False, repr=False)
 
     def problems(self) -> list[str]:
         problems = super().problems()
@@ -195,10 +197,14 @@ class TextTask(SupervisedTask):
     def encode(self, preprocessor: Any) -> TaskData:
         self.read()
         assert self._train is not None
+        self._side = preprocessor.padding_side
         evaluation = {
             name: self._encode(text, preprocessor) for name, text in self._evaluation.items()
         }
         return TaskData(self._encode(self._train, preprocessor), evaluation)
+
+    def mix(self, inputs: dict[str, Tensor], plan: MixingPlan) -> dict[str, Tensor]:
+        return splice(inputs, plan, self._side)
 
     def _encode(self, text: LabelledText, tokenizer: Any) -> EncodedDataset:
         padding = PADDINGS[self.padding]
