@@ -147,7 +147,7 @@ def test_train_py_and_had_train_are_the_same_program() -> None:
     script, command = run("train.py", *arguments), run("-m", "had.cli", "train", *arguments)
     assert script.returncode == command.returncode == 0
     assert script.stdout == command.stdout
-    assert OmegaConf.create(script.stdout).schedule.name == "fast"
+    assert OmegaConf.create(script.stdout).schedule.name == "mixed"
 
 
 def test_train_py_runs_from_anywhere(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_jobs_of_a_sweep_lie_side_by_side(runs: Runs, tmp_path: Path) -> None:
     assert cli.train(["-m", "binarization=had,had_plus", "sparsity.n=8,9"], CONF) == 0
     assert [(cfg.binarization.name, cfg.schedule.name, cfg.sparsity.n) for cfg in runs] == [
         *(("had", "paper", 8), ("had", "paper", 9)),
-        *(("had_plus", "fast", 8), ("had_plus", "fast", 9)),
+        *(("had_plus", "mixed", 8), ("had_plus", "mixed", 9)),
     ]
     places = [Path(cfg.run_dir) for cfg in runs]
     assert [place.name for place in places] == ["0", "1", "2", "3"]

@@ -17,11 +17,11 @@ from had.config.rules import PRECISIONS
     [
         ((), "paper", "had"),
         (("binarization=had",), "paper", "had"),
-        (("binarization=had_plus",), "fast", "had_plus"),
+        (("binarization=had_plus",), "mixed", "had_plus"),
         (("binarization=had_plus", "schedule=paper"), "paper", "had_plus"),
         (("schedule=paper", "binarization=had_plus"), "paper", "had_plus"),
         (("schedule=none",), "none", "had"),
-        (("experiment=digits_topn8",), "fast", "had_plus"),
+        (("experiment=digits_topn8",), "mixed", "had_plus"),
         (("experiment=digits_topn8", "binarization=had"), "paper", "had"),
         (("experiment=digits_topn8", "schedule=none"), "none", "had_plus"),
     ],
@@ -102,3 +102,9 @@ def test_precisions_are_lightnings() -> None:
 
     literals = (value for literal in get_args(_PRECISION_INPUT) for value in get_args(literal))
     assert set(PRECISIONS) == {str(value) for value in literals}
+
+
+@pytest.mark.parametrize("recipe", ["sign_full", "binary_attention"])
+def test_recipes_without_a_limit_keep_all_keys(compose, recipe: str) -> None:
+    assert compose(f"binarization={recipe}").sparsity.n == 1.0
+    assert compose(f"binarization={recipe}", "sparsity.n=5").sparsity.n == 5
