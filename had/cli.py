@@ -16,12 +16,14 @@ from signal import SIGINT
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
 from had.config import register
+from had.config.composing import Composer, further_settings
 from had.config.wording import nearest, numbered
 from had.errors import HadError
 from had.paths import CONFIG_NAME, hydra_config_path
@@ -53,6 +55,7 @@ class Command:
 COMMANDS = {
     "train": Command("had.cli:train", "distil a model on a task (same as train.py)"),
     "eval": Command("had.cli:evaluate", "evaluate the student of a run directory again"),
+    "sweep": Command("had.commands.sweep:main", "run experiments: points, workers, records"),
     "results": Command("had.commands.results:main", "tables from the records of runs"),
     "cost": Command("had.commands.cost:main", "price attention on accelerators; needs no data"),
 }
@@ -162,7 +165,7 @@ class _Job:
         from had.runner import run
 
         try:
-            return run(cfg).get("score/student")
+            return run(cfg, overrides=_settings(cfg)).get("score/student")
         except HadError as error:
             self.refused = True
             log.error("%s", error)
@@ -175,6 +178,12 @@ class _Job:
         except KeyboardInterrupt:
             log.warning("interrupted")
             raise SystemExit(SIGNALLED + SIGINT) from None
+
+
+def _settings(cfg: DictConfig) -> list[str]:
+    """What the record of a job has to say beside its axes."""
+    compose = Composer(GlobalHydra.instance().hydra)
+    return further_settings(cfg, HydraConfig.get().runtime.choices, compose)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from had.build import build
 from had.config import Settings, to_dataclasses
+from had.config.composing import axes
 from had.config.validate import check
 from had.distill.pair import Alone, TeacherStudent
 from had.distill.teacher import TeacherCache, teacher_fingerprint
@@ -39,11 +40,42 @@ CONFIG = "config.yaml"
 STUDENT = "student"  # the student's folder in a run directory
 
 
-def run(cfg: DictConfig) -> dict[str, float]:
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads: good for every run with the same task, model and teacher."""
+
+    task: Task
+    source: ModelSource
+    preprocessor: Any
+    data: TaskData
+
+
+def load_inputs(cfg: DictConfig) -> Inputs:
+    """Task and model as configured; whatever is wrong with their files is found here."""
+    task: Task = build(cfg.task)
+    source: ModelSource = build(cfg.model)
+    if cfg.teacher:
+        source = source.at(cfg.teacher)
+    _all_good(source.check, task.read)
+    preprocessor = source.preprocessor()
+    return Inputs(task, source, preprocessor, task.encode(preprocessor))
+
+
+def run(
+    cfg: DictConfig,
+    *,
+    overrides: Sequence[str] = (),
+    inputs: Callable[[DictConfig], Inputs] = load_inputs,
+    teacher_ready: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
     """Distil: teacher, student, evaluation of both, and a run directory with every record.
 
     Args:
         cfg: the composed configuration (conf/train.yaml).
+        overrides: what sets it apart from its axes' defaults, for the record
+            (`had.config.composing.further_settings`).
+        inputs: loads what the run reads; a sweep keeps it from one run to the next.
+        teacher_ready: called once the teacher is there, and in the cache if it was made here.
 
     Returns:
         The content of metrics.json.
@@ -56,13 +88,15 @@ def run(cfg: DictConfig) -> dict[str, float]:
     settings = to_dataclasses(cfg)
     started = time.perf_counter()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    task, source, preprocessor, data = _inputs(cfg)
+    given = inputs(cfg)
+    task, source, data = given.task, given.source, given.data
     model = source.build(task.num_outputs, task.label_names, complete=cfg.teacher is not None)
     check_resume(cfg)
     _write_inputs(cfg)  # not before all inputs are known to be good: the directory may hold a run
     with open_loggers(cfg) as loggers:
         teach = Phase("teacher", cfg, task, data, settings.finetune, loggers=loggers)
         teacher = _teacher(teach, model, source, Path(settings.paths.cache))
+        teacher_ready()
         taught = time.perf_counter()
         learn = Phase(
             "student", cfg, task, data, settings.schedule, settings.binarization.ste_clip, loggers
@@ -77,7 +111,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
         metrics["time/distillation_s"] = distilled - taught
         metrics["time/total_s"] = time.perf_counter() - started
         log_final(loggers, metrics)
-    _finish(cfg, task, student, preprocessor, metrics)
+    record = _identity(cfg, overrides) | environment(cfg.seed) | metrics
+    _finish(cfg, given, student, metrics, record)
     return metrics
 
 
@@ -106,17 +141,6 @@ def evaluate_run(directory: Path) -> dict[str, float]:
     metrics |= {name: value for name, value in record.items() if name.startswith("teacher/")}
     _show(cfg, task, metrics)
     return metrics
-
-
-def _inputs(cfg: DictConfig) -> tuple[Task, ModelSource, Any, TaskData]:
-    """Task and model as configured; whatever is wrong with their files is found here."""
-    task: Task = build(cfg.task)
-    source: ModelSource = build(cfg.model)
-    if cfg.teacher:
-        source = source.at(cfg.teacher)
-    _all_good(source.check, task.read)
-    preprocessor = source.preprocessor()
-    return task, source, preprocessor, task.encode(preprocessor)
 
 
 def _all_good(*checks: Callable[[], None]) -> None:
@@ -201,26 +225,24 @@ def _write_inputs(cfg: DictConfig) -> None:
 
 @rank_zero_only
 def _finish(
-    cfg: DictConfig, task: Task, student: nn.Module, preprocessor: Any, metrics: dict[str, float]
+    cfg: DictConfig,
+    inputs: Inputs,
+    student: nn.Module,
+    metrics: dict[str, float],
+    record: dict[str, Any],
 ) -> None:
     """Student, metrics.json, the table, and as the last line where all of it lies."""
     directory = Path(cfg.run_dir)
-    save(student, directory / STUDENT, preprocessor)
+    save(student, directory / STUDENT, inputs.preprocessor)
     write_json(directory / METRICS, metrics)
-    write_json(directory / RECORD, _identity(cfg) | environment(cfg.seed) | metrics)
-    _show(cfg, task, metrics)
+    write_json(directory / RECORD, record)
+    _show(cfg, inputs.task, metrics)
     log.info("run directory: %s", directory)
 
 
-def _identity(cfg: DictConfig) -> dict[str, Any]:
-    """What tells this run's record from others."""
-    return {
-        "task": cfg.task.name,
-        "model": cfg.model.label,
-        "binarization": cfg.binarization.name,
-        "schedule": cfg.schedule.name,
-        "n": cfg.sparsity.n,
-    }
+def _identity(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """What tells this run's record from others; the seed is among its environment."""
+    return axes(cfg) | {"overrides": sorted(overrides)}
 
 
 def _show(cfg: DictConfig, task: Task, metrics: dict[str, float]) -> None:

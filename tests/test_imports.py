@@ -25,13 +25,15 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": {"errors"},
     "distill": {"errors", "config", "attention", "models", "tasks"},
     "lightning": {"errors", "config", "build", "hardware", "attention", "tasks", "distill"},
-    "results": {"errors"},
+    "results": {"errors", "config"},  # config: only its wording
     "runner": {
         *("errors", "paths", "config", "build", "hardware", "models", "tasks", "distill"),
         *("lightning", "results"),
     },
+    "sweeps": {"errors", "paths", "config", "lightning", "results", "runner"},
     "commands": {
         *("errors", "paths", "config", "build", "hardware", "models", "tasks", "results", "runner"),
+        "sweeps",
     },
     "cli": {"errors", "paths", "config", "lightning", "runner"},
 }

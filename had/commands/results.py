@@ -1,17 +1,24 @@
-"""`had results`: tables from the records of runs, printed or written into a Markdown page."""
+"""`had results`: tables and curves from the records of runs, printed or written into a page."""
 
 from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from had.errors import HadError
-from had.results.records import mean_drops, read_records, record_name, results_rows
+from had.results import formats
+from had.results.page import write_into
+from had.results.plots import plot_drop
+from had.results.published import CAPTION, published_rows
+from had.results.records import RECORD, read_records, record_name, where
+from had.results.tables import grid, show
+from had.results.views import CAPTIONS, VIEWS, Rows
 
-BEGIN, END = "<!-- had results: begin -->", "<!-- had results: end -->"
+Records = Sequence[dict[str, Any]]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,79 +27,87 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         HadError: a place holds no record, or a page has no place for the table.
     """
-    parser = argparse.ArgumentParser(prog="had results", description=__doc__)
-    parser.add_argument("places", nargs="+", type=Path, help="records, run directories, folders")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
-    parser.add_argument("--collect", type=Path, metavar="DIR", help="copy the records there")
-    arguments = parser.parse_args(argv)
-    records = read_records(arguments.places)
+    arguments = _parser().parse_args(argv)
+    records = where(read_records(arguments.places), arguments.where)
     if not records:
-        raise HadError(f"{', '.join(map(str, arguments.places))}: no records there")
+        passing = " that pass --where" if arguments.where else ""
+        raise HadError(f"{', '.join(map(str, arguments.places))}: no records there{passing}")
     if arguments.collect:
         collect(arguments.places, arguments.collect)
-    text = markdown(records, f"had results {' '.join(map(str, arguments.places))}")
+    if arguments.plot:
+        plot_drop(records, arguments.plot, arguments.x)
     if arguments.write:
-        write_into(arguments.write, text)
-    else:
-        _print(records)
+        text = block(records, arguments, f"had results {' '.join(argv)}")
+        write_into(arguments.write, text, arguments.block)
+    elif not arguments.plot:
+        _PRINTERS[arguments.format](_tables(records, arguments))
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="had results", description=__doc__)
+    parser.add_argument("places", nargs="+", type=Path, help="records, run directories, folders")
+    parser.add_argument(
+        *("--where",),
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE,...",
+        help="only these: task, model, binarization, schedule, n, seed",
+    )
+    parser.add_argument(
+        *("--by",),
+        choices=list(VIEWS),
+        default="task",
+        help="a row for every task and recipe, or one for every recipe with a column a task",
+    )
+    parser.add_argument("--published", action="store_true", help="published rows below")
+    parser.add_argument("--format", choices=list(_PRINTERS), default="table")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
+    parser.add_argument("--block", metavar="NAME", help="of the page: had results: begin NAME")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the drop: .svg or .png")
+    parser.add_argument("--x", default="n", metavar="KEY", help="against this of the records (n)")
+    parser.add_argument("--collect", type=Path, metavar="DIR", help="copy the records there")
+    return parser
 
 
 def collect(places: Sequence[Path], directory: Path) -> None:
     """Copy the records of run directories into one folder, under names that tell them apart."""
     directory.mkdir(parents=True, exist_ok=True)
     for place in places:
-        file = place / "record.json"
         (record,) = read_records([place])
-        shutil.copyfile(file, directory / record_name(record))
+        shutil.copyfile(place / RECORD, directory / record_name(record))
 
 
-def markdown(records: Sequence[dict[str, Any]], command: str) -> str:
-    """The results as Markdown: all rows, the mean drops, where they were measured, the command."""
-    headers, rows = results_rows(records)
-    drops = mean_drops(records)
-    tasks = len({record["task"] for record in records})
-    means = [
-        f"| {tasks} tasks | {model} | {recipe} | {n} | | | **mean** | **{drop:.2f}** |"
-        for (model, recipe, n), drop in sorted(drops.items())
-    ]
+def block(records: Records, arguments: argparse.Namespace, command: str) -> str:
+    """The tables as Markdown: what they show, where it was measured, the command."""
     devices = sorted({str(record["device"]) for record in records})
-    return "\n".join(
-        [
-            f"| {' | '.join(headers)} |",
-            "|" + "---|" * len(headers),
-            *(f"| {' | '.join(row)} |" for row in rows),
-            *means,
-            "",
-            f"Scores in points of 100, drop = teacher - student; {', '.join(devices)}. "
-            f"Made by `{command} --write README.md`.",
-        ]
-    )
+    ours, *others = _tables(records, arguments)
+    parts = [
+        formats.markdown(ours),
+        f"{CAPTIONS[arguments.by]} {', '.join(devices)}. Made by `{command}`.",
+        *(f"{formats.markdown(other)}\n\n{CAPTION}" for other in others),
+    ]
+    return "\n\n".join(parts)
 
 
-def write_into(page: Path, text: str) -> None:
-    """Replace what stands between the markers of a page.
-
-    Raises:
-        HadError: the page cannot be read or has no markers.
-    """
-    try:
-        before, _, rest = page.read_text().partition(BEGIN)
-    except OSError as error:
-        raise HadError(f"{page}: cannot be read ({error})") from error
-    _, found, after = rest.partition(END)
-    if not found:
-        raise HadError(f"{page}: has no lines {BEGIN} and {END} to write between")
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+def _tables(records: Records, arguments: argparse.Namespace) -> list[Rows]:
+    tables = [VIEWS[arguments.by](records)]
+    if arguments.published:
+        tables.append(published_rows(sorted({record["task"] for record in records})))
+    return tables
 
 
-def _print(records: Sequence[dict[str, Any]]) -> None:
-    from rich.table import Table
+def _as_text(convert: Callable[[Rows], str]) -> Callable[[Sequence[Rows]], None]:
+    return lambda tables: _write("\n\n".join(map(convert, tables)))
 
-    from had.results.tables import show
 
-    headers, rows = results_rows(records)
-    table = Table(*headers)
-    for row in rows:
-        table.add_row(*row)
-    show(table)
+def _write(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+_PRINTERS: dict[str, Callable[[Sequence[Rows]], None]] = {
+    "table": lambda tables: show(*(grid(*rows) for rows in tables)),
+    "markdown": _as_text(formats.markdown),
+    "csv": _as_text(formats.comma_separated),
+}

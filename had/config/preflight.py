@@ -49,9 +49,16 @@ def preflight(
     """
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
         return [f"--config-dir {args.config_dir}: there is no such directory"]
-    with _hydra(args, args.config_path or config_path) as hydra:
+    with open_hydra(args.config_path or config_path, args.config_dir) as hydra:
         name = args.config_name or config_name
-        return _Inspection(hydra, name, _mode(hydra, args, name), judge).problems(args.overrides)
+        return inspect(hydra, name, _mode(hydra, args, name), args.overrides, judge)
+
+
+def inspect(
+    hydra: Hydra, config_name: str, mode: RunMode, overrides: list[str], judge: Judge = validate
+) -> list[str]:
+    """Everything that is wrong with overrides, each in one sentence."""
+    return _Inspection(hydra, config_name, mode, judge).problems(overrides)
 
 
 def _mode(hydra: Hydra, args: Namespace, config_name: str) -> RunMode:
@@ -62,13 +69,13 @@ def _mode(hydra: Hydra, args: Namespace, config_name: str) -> RunMode:
 
 
 @contextmanager
-def _hydra(args: Namespace, config_path: str) -> Iterator[Hydra]:
-    """Hydra as hydra.main is about to set it up."""
+def open_hydra(config_path: str, config_dir: str | None = None) -> Iterator[Hydra]:
+    """Hydra as hydra.main sets it up, on a configuration and, before it, a user's own."""
     search_path = create_automatic_config_search_path(None, "had.cli", config_path)
-    if args.config_dir is not None:
+    if config_dir is not None:
         search_path.prepend(
             provider="command-line",
-            path=f"file://{Path(args.config_dir).resolve()}",
+            path=f"file://{Path(config_dir).resolve()}",
             anchor=SearchPathQuery(provider="schema"),
         )
     try:

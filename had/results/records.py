@@ -1,19 +1,22 @@
-"""Records of runs: one small JSON file each, and the tables made from them."""
+"""Records of runs: one small JSON file each, what tells them apart, and which belong together."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
+from had.config.wording import one_of
 from had.errors import HadError
 
 RECORD = "record.json"
-_IDENTITY = ("task", "model", "binarization", "schedule", "n")
+AXES = ("task", "model", "binarization", "schedule", "n")
+OVERRIDES = "overrides"  # what else sets a run apart from the defaults; none in older records
 
 Record = Mapping[str, Any]
+Identity = tuple[Any, ...]
 
 
 def read_records(places: Iterable[Path]) -> list[dict[str, Any]]:
@@ -40,50 +43,53 @@ def _read(file: Path) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise HadError(f"{file}: not a readable record ({error})") from error
-    missing = [key for key in (*_IDENTITY, "seed", "score/student") if key not in record]
+    missing = [key for key in (*AXES, "seed", "score/student") if key not in record]
     if missing:
         raise HadError(f"{file}: not a record of a run, it lacks {', '.join(missing)}")
     return record
 
 
+def condition_of(record: Record) -> Identity:
+    """What was run, apart from the seed: the axes and all other overrides, sorted."""
+    return (*(record[key] for key in AXES), tuple(sorted(record.get(OVERRIDES, ()))))
+
+
+def identity_of(record: Record) -> Identity:
+    """What no two runs worth keeping have in common: the condition and the seed."""
+    return (*condition_of(record), record["seed"])
+
+
 def record_name(record: Record) -> str:
-    """A file name that tells records apart: task, model, recipe, schedule, N and seed."""
-    parts = [str(record[key]) for key in _IDENTITY] + [f"seed{record['seed']}"]
+    """A file name that tells records apart: task, model, recipe, schedule, N and seed.
+
+    A run with further overrides has their digest at the end.
+    """
+    parts = [str(record[key]) for key in AXES] + [f"seed{record['seed']}"]
+    if overrides := sorted(record.get(OVERRIDES, ())):
+        digest = hashlib.blake2b("\n".join(overrides).encode(), digest_size=4)
+        parts.append(digest.hexdigest())
     return "-".join(part.replace("/", "_") for part in parts) + ".json"
 
 
-def group_records(records: Sequence[Record]) -> dict[tuple[Any, ...], list[Record]]:
-    """Records that differ in nothing but their seed, under task, model, recipe, schedule and N."""
-    groups: dict[tuple[Any, ...], list[Record]] = {}
+def group_records(records: Iterable[Record]) -> dict[Identity, list[Record]]:
+    """Records that differ in nothing but their seed, under their condition."""
+    groups: dict[Identity, list[Record]] = {}
     for record in records:
-        groups.setdefault(tuple(record[key] for key in _IDENTITY), []).append(record)
+        groups.setdefault(condition_of(record), []).append(record)
     return groups
 
 
-def results_rows(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
-    """Headers and cells: teacher, student and paired drop in points, mean and spread over seeds."""
-    headers = ["task", "model", "recipe", "N", "seeds", "teacher", "student", "drop"]
-    rows = []
-    groups = group_records(records)
-    for key in sorted(groups, key=lambda key: tuple(map(str, key))):
-        task, model, recipe, _, n = key
-        columns = [
-            _points([record[f"score/{name}"] for record in groups[key]])
-            for name in ("teacher", "student", "drop")
-        ]
-        rows.append([task, model, recipe, str(n), str(len(groups[key])), *columns])
-    return headers, rows
+def where(records: Sequence[dict[str, Any]], filters: Sequence[str]) -> list[dict[str, Any]]:
+    """The records that pass all filters such as "binarization=had,had_plus".
 
-
-def mean_drops(records: Sequence[Record]) -> dict[tuple[str, str, str], float]:
-    """The drop in points averaged over tasks, by model, recipe and N; seeds are averaged first."""
-    by_recipe: dict[tuple[str, str, str], list[float]] = {}
-    for (_, model, recipe, _, n), group in group_records(records).items():
-        drops = [record["score/drop"] for record in group]
-        by_recipe.setdefault((model, recipe, str(n)), []).append(mean(drops))
-    return {key: mean(drops) for key, drops in by_recipe.items()}
-
-
-def _points(values: Sequence[float]) -> str:
-    spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{mean(values):.2f}{spread}"
+    Raises:
+        HadError: a filter is not of that form, or names no axis.
+    """
+    known = (*AXES, "seed")
+    wanted: dict[str, set[str]] = {}
+    for text in filters:
+        key, found, values = text.partition("=")
+        if not found or key not in known:
+            raise HadError(f"--where {text}: must be key=value,... with key {one_of(key, known)}")
+        wanted[key] = set(values.split(","))
+    return [r for r in records if all(str(r[key]) in values for key, values in wanted.items())]

@@ -1,8 +1,8 @@
-"""The final table of a run."""
+"""Tables on the terminal: the final one of a run, and any headers and cells."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -56,6 +56,14 @@ def cost_table(metrics: Mapping[str, float]) -> Table | None:
     for name in dict.fromkeys(name for name, _ in priced):
         values = [metrics.get(f"hw/{name}/{quantity}") for _, quantity in _COST_COLUMNS]
         table.add_row(name, *("-" if value is None else f"{value:.3g}" for value in values))
+    return table
+
+
+def grid(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Headers and cells as a table."""
+    table = Table(*headers, box=SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

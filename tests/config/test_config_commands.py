@@ -194,7 +194,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
     reached: Runs = []
     ends = {2: HadError("no data"), 3: KeyboardInterrupt(), 4: Interrupted(15), 5: OSError("disk")}
 
-    def stand_in(cfg: DictConfig) -> dict[str, float]:
+    def stand_in(cfg: DictConfig, **told: object) -> dict[str, float]:
         reached.append(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True)))
         if cfg.sparsity.n in ends:
             raise ends[cfg.sparsity.n]
@@ -257,7 +257,7 @@ def test_further_processes_are_started_with_the_same_command_line(
     """Lightning starts them with sys.argv, told to use the directory that Hydra names."""
     seen = []
 
-    def look(cfg: DictConfig) -> dict[str, float]:
+    def look(cfg: DictConfig, **told: object) -> dict[str, float]:
         seen.append((sys.argv, Path(HydraConfig.get().run.dir).resolve() == Path(cfg.run_dir)))
         return {}
 

@@ -1,0 +1,111 @@
+"""Composed configurations, and what sets one apart from others with the same axes.
+
+A run is told by its axes: task, model, recipe, schedule, N and seed. `further_settings` lists
+whatever else differs from the defaults, however it was set: by the command line or an experiment.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from had.paths import CONFIG_NAME
+
+AXES = ("task", "model", "binarization", "schedule")  # config groups whose choice is an axis
+_TOLD_BY_AXES = (
+    *("seed", "sparsity.n", "task.name", "model.label", "binarization.name", "schedule.name"),
+)
+_WITHOUT_EFFECT = (
+    *("hydra", "run_dir", "resume", "paths", "logger", "callbacks"),
+    *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps"),
+    "trainer.default_root_dir",
+)
+"""Keys, with all below them, that change where a run goes and what it shows, not its results."""
+
+
+def axes(cfg: DictConfig) -> dict[str, Any]:
+    """The axes of a run but its seed, as its record names them."""
+    return {
+        "task": cfg.task.name,
+        "model": cfg.model.label,
+        "binarization": cfg.binarization.name,
+        "schedule": cfg.schedule.name,
+        "n": cfg.sparsity.n,
+    }
+
+
+class Composer:
+    """Composes configurations with their `hydra` node, every set of group choices only once.
+
+    Args:
+        hydra: initialised on a search path.
+        config_name: the primary file.
+    """
+
+    def __init__(self, hydra: Hydra, config_name: str = CONFIG_NAME) -> None:
+        self.loader = hydra.config_loader
+        self._hydra, self._config_name = hydra, config_name
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def parse(self, texts: Sequence[str]) -> list[Override]:
+        return OverridesParser.create(self.loader).parse_overrides(list(texts))
+
+    def chooses_group(self, override: Override) -> bool:
+        return bool(self.loader.get_group_options(override.key_or_group))
+
+    def __call__(self, texts: Sequence[str]) -> DictConfig:
+        """The configuration of a command line; raises what Hydra raises.
+
+        Hydra applies values after it has composed the groups, so they can be applied to a copy.
+        """
+        overrides = self.parse(texts)
+        groups = tuple(str(o.input_line) for o in overrides if self.chooses_group(o))
+        if groups not in self._composed:
+            self._composed[groups] = self._hydra.compose_config(
+                self._config_name, list(groups), RunMode.RUN, with_log_configuration=False
+            )
+        cfg = copy.deepcopy(self._composed[groups])
+        values = [override for override in overrides if not self.chooses_group(override)]
+        ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
+        return cfg
+
+
+def further_settings(cfg: DictConfig, choices: Mapping[str, Any], compose: Composer) -> list[str]:
+    """What sets a configuration apart from its axes' defaults, as sorted overrides.
+
+    Args:
+        cfg: composed, with its interpolations.
+        choices: the option chosen in every config group, `hydra.runtime.choices`.
+        compose: on the same search path.
+    """
+    usual = compose([f"{axis}={choices[axis]}" for axis in AXES])
+    ours, theirs = (dict(_leaves(OmegaConf.to_container(each))) for each in (cfg, usual))
+    changed = [f"{key}={_text(ours[key])}" for key in ours if ours[key] != theirs.get(key, _ABSENT)]
+    return sorted([*changed, *(f"~{key}" for key in theirs if key not in ours)])
+
+
+_ABSENT = object()
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and plain values; an empty mapping or list is a value."""
+    if path in _TOLD_BY_AXES or path in _WITHOUT_EFFECT:
+        return
+    if not isinstance(node, dict | list) or not node:
+        yield path, node
+        return
+    for key, child in node.items() if isinstance(node, dict) else enumerate(node):
+        yield from _leaves(child, f"{path}.{key}" if path else str(key))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,0 +1,164 @@
+"""From experiments and overrides to points, each a run that could start at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from had.config import register
+from had.config.composing import Composer, axes, further_settings
+from had.config.preflight import inspect, open_hydra
+from had.config.validate import validate
+from had.config.wording import numbered
+from had.errors import HadError
+from had.paths import CONFIG_NAME, hydra_config_path
+from had.results.records import Identity, identity_of, record_name
+
+EXPERIMENT = "experiment"
+_REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
+_TEACHER_SETTINGS = ("accumulate_grad_batches", "gradient_clip_val", "precision")  # of the trainer
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One run of a sweep.
+
+    Attributes:
+        texts: the command line that makes it.
+        cfg: its configuration, without the `hydra` node.
+        overrides: what sets it apart from its axes' defaults, as its record says.
+        name: of its record's file and its run directory; no two points share one.
+        identity: as that of its record.
+        teacher: the same for all points that train the same teacher; None if theirs is given.
+    """
+
+    texts: tuple[str, ...]
+    cfg: DictConfig
+    overrides: tuple[str, ...]
+    name: str
+    identity: Identity
+    teacher: str | None
+
+
+def read_points(overrides: Sequence[str], config_path: str | None = None) -> list[Point]:
+    """The points of a command line, in its order, each of them once.
+
+    Args:
+        overrides: Hydra's, sweeping ones among them; `experiment=a,b` is the union of both, and
+            every experiment brings the grid under its `hydra.sweeper.params`.
+        config_path: a directory or "pkg://..."; None for the configuration of this package.
+
+    Raises:
+        HadError: the message numbers everything that is wrong with any of them.
+    """
+    register()
+    with open_hydra(config_path or hydra_config_path()) as hydra:
+        compose = Composer(hydra)
+        points: dict[Identity, Point] = {}
+        problems: list[str] = []
+        for line in _command_lines(compose, overrides, problems):
+            for texts in _jobs(compose, line, problems):
+                try:
+                    point, found = _point(compose, texts)
+                except _REFUSALS:
+                    # Composing stops at the first error; this names every one, in full.
+                    found = inspect(hydra, CONFIG_NAME, RunMode.MULTIRUN, line)
+                    problems += found or [f"{' '.join(texts)}: does not compose"]
+                    break
+                problems += found
+                points.setdefault(point.identity, point)
+    if problems:
+        raise HadError(numbered(list(dict.fromkeys(problems))))
+    return list(points.values())
+
+
+def _command_lines(
+    compose: Composer, overrides: Sequence[str], problems: list[str]
+) -> Iterator[list[str]]:
+    """One command line an experiment: it, its grid, and what was given in place of the grid."""
+    try:
+        parsed = compose.parse(overrides)
+    except HydraException as error:
+        problems.append(str(error).splitlines()[0])
+        return
+    given = {o.get_key_element(): str(o.input_line) for o in parsed}
+    named = [each for each in parsed if each.key_or_group == EXPERIMENT]
+    for override in named:
+        del given[override.get_key_element()]
+    for experiment in [text for each in named for text in _values(each)] or [""]:
+        chosen = [experiment] if experiment else []
+        grid = _grid(compose, chosen)
+        yield [*chosen, *(grid | given).values()]
+
+
+def _grid(compose: Composer, chosen: list[str]) -> dict[str, str]:
+    """The grid of an experiment by key; of one that does not compose there is none."""
+    try:
+        params = compose(chosen).hydra.sweeper.get("params") or {}
+    except _REFUSALS:
+        return {}
+    return {str(key): f"{key}={value}" for key, value in params.items()}
+
+
+def _jobs(compose: Composer, line: list[str], problems: list[str]) -> Iterator[tuple[str, ...]]:
+    """The product of a command line's values, the last one fastest."""
+    try:
+        parsed = compose.parse(line)
+    except HydraException as error:
+        problems.append(str(error).splitlines()[0])
+        return
+    for override in parsed:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            problems.append(f"{override.input_line}: an interval has no values to list; give them")
+            return
+    yield from product(*(_values(override) for override in parsed))
+
+
+def _values(override: Override) -> list[str]:
+    """An override as one override a value, the way Hydra's own sweeper writes them."""
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    key = override.get_key_element()
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _point(compose: Composer, texts: tuple[str, ...]) -> tuple[Point, list[str]]:
+    """A point and what is wrong with it."""
+    cfg = compose(texts)
+    choices = cfg.hydra.runtime.choices
+    problems = [_placed(problem, texts) for problem in validate(cfg)]
+    with open_dict(cfg):
+        del cfg["hydra"]
+    overrides = tuple(further_settings(cfg, choices, compose))
+    told = {**axes(cfg), "seed": cfg.seed, "overrides": list(overrides)}
+    name = record_name(told).removesuffix(".json")
+    return Point(texts, cfg, overrides, name, identity_of(told), _teacher(cfg)), problems
+
+
+def _placed(problem: str, texts: tuple[str, ...]) -> str:
+    """A problem with the experiment that has it, which the user may not have written."""
+    experiment = next((text for text in texts if text.startswith(f"{EXPERIMENT}=")), None)
+    return f"{problem} ({experiment})" if experiment else problem
+
+
+def _teacher(cfg: DictConfig) -> str | None:
+    """Everything that the training of a teacher depends on, as text.
+
+    More than its hash in the cache: that is only known once the data have been read.
+    """
+    if cfg.teacher is not None:
+        return None
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    task = {key: value for key, value in values["task"].items() if key != "topn"}
+    trainer = {key: values["trainer"].get(key) for key in _TEACHER_SETTINGS}
+    parts = [task, values["model"], values["finetune"], trainer, values["seed"]]
+    return json.dumps(parts, sort_keys=True, default=str)

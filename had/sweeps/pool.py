@@ -1,0 +1,236 @@
+"""Worker processes and the loop that keeps them busy."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any, Protocol
+
+from had.sweeps.points import Point
+from had.sweeps.scheduler import Scheduler
+from had.sweeps.worker import Event, Job, Setting, serve
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 0.5  # between two looks at the clock when nothing is reported
+
+
+@dataclass
+class Progress:
+    """How far a sweep is.
+
+    Attributes:
+        recorded: points that were on record before.
+        waiting: points that nobody has taken yet.
+        running: worker number to point and the time it was begun.
+        done: points finished by this sweep.
+        failed: points and why they failed.
+        durations: seconds of each finished point.
+        workers: how many there are.
+    """
+
+    recorded: int
+    waiting: int
+    workers: int
+    running: dict[int, tuple[Point, float]] = field(default_factory=dict)
+    done: list[Point] = field(default_factory=list)
+    failed: list[tuple[Point, str]] = field(default_factory=list)
+    durations: list[float] = field(default_factory=list)
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Seconds until the end if points keep taking what they took; None before the first."""
+        if not self.durations:
+            return None
+        usual = sum(self.durations) / len(self.durations)
+        begun = sum(min(time.monotonic() - since, usual) for _, since in self.running.values())
+        return max(0.0, usual * (self.waiting + len(self.running)) - begun) / self.workers
+
+
+class Display(Protocol):
+    """Shows progress."""
+
+    def event(self, text: str) -> None:
+        """Something happened to a point."""
+
+    def refresh(self, progress: Progress) -> None:
+        """Time has passed."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a sweep works.
+
+    Attributes:
+        records: folder of records.
+        runs: folder of run directories and logs.
+        workers: processes.
+        devices: for CUDA_VISIBLE_DEVICES, dealt out in turn; empty: all see what is visible.
+        keep_students: whether weights and checkpoints of recorded points stay.
+    """
+
+    records: Path
+    runs: Path
+    workers: int = 1
+    devices: Sequence[str] = ()
+    keep_students: bool = False
+
+    def job(self, point: Point) -> Job:
+        """A point with its own stable directory, which it continues in after an interruption."""
+        cfg = point.cfg.copy()
+        cfg.run_dir = str((self.runs / point.name).absolute())
+        cfg.resume = "auto"
+        cfg.trainer.enable_progress_bar = False
+        record = self.records / f"{point.name}.json"
+        return Job(cfg, point.overrides, record, self.keep_students)
+
+    def setting(self, number: int) -> Setting:
+        threads = max(1, (os.cpu_count() or 1) // self.workers)
+        device = self.devices[number % len(self.devices)] if self.devices else None
+        return Setting(self.runs / f"worker{number}.log", threads, device)
+
+
+class _Worker:
+    """One process, and the point it has."""
+
+    def __init__(self, number: int, setting: Setting) -> None:
+        self.number, self.setting = number, setting
+        context = multiprocessing.get_context("spawn")
+        self.jobs, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, setting), daemon=True)
+        self.process.start()
+        theirs.close()  # so that the end of the process is the end of the connection
+        self.point: Point | None = None
+
+    def give(self, point: Point, job: Job) -> None:
+        self.jobs.send(job)
+        self.point = point
+
+    def reports(self) -> Iterator[tuple[Event, str]]:
+        """What it has to say; a process that ended says that its point failed."""
+        try:
+            while self.jobs.poll():
+                yield self.jobs.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            yield Event.FAILED, f"its worker ended with status {self.process.exitcode}"
+
+
+class Pool:
+    """Runs points on workers until none is left or a signal comes.
+
+    Args:
+        points: those that are not on record.
+        layout: where.
+        recorded: how many others are on record.
+        display: shows progress.
+    """
+
+    def __init__(
+        self, points: Sequence[Point], layout: Layout, recorded: int, display: Display
+    ) -> None:
+        self._layout, self._display = layout, display
+        self._scheduler = Scheduler(points)
+        self._workers: dict[int, _Worker] = {}
+        self._count = min(layout.workers, len(points))
+        self.progress = Progress(recorded, len(points), max(1, self._count))
+        self.stopped_by: int | None = None
+
+    def run(self) -> Progress:
+        """Work until the end; `stopped_by` tells whether a signal ended it early."""
+        with self._listening():
+            for number in range(self._count):
+                self._workers[number] = _Worker(number, self._layout.setting(number))
+            try:
+                while self._assign():
+                    self._wait()
+            finally:
+                self._dismiss()
+        return self.progress
+
+    def _assign(self) -> bool:
+        """Give points to idle workers; whether any is still at work."""
+        for worker in self._workers.values():
+            if worker.point is None and self.stopped_by is None:
+                point = self._scheduler.next()
+                if point is not None:
+                    self._begin(worker, point)
+        self.progress.waiting = self._scheduler.waiting
+        self._display.refresh(self.progress)
+        return bool(self.progress.running)
+
+    def _begin(self, worker: _Worker, point: Point) -> None:
+        try:
+            worker.give(point, self._layout.job(point))
+        except (BrokenPipeError, ConnectionResetError):  # it ended while it was idle
+            worker = self._replace(worker)
+            worker.give(point, self._layout.job(point))
+        self.progress.running[worker.number] = point, time.monotonic()
+
+    def _wait(self) -> None:
+        busy: dict[Any, _Worker] = {w.jobs: w for w in self._workers.values() if w.point}
+        for ready in connection.wait(list(busy), timeout=_TICK_S):
+            worker = busy[ready]
+            for event, text in worker.reports():
+                self._heard(worker, event, text)
+
+    def _heard(self, worker: _Worker, event: Event, text: str) -> None:
+        point = worker.point
+        if point is None:
+            return
+        if event is Event.TEACHER_READY:
+            self._scheduler.teacher_ready(point)
+            return
+        _, since = self.progress.running.pop(worker.number)
+        worker.point = None
+        seconds = time.monotonic() - since
+        if event is Event.DONE:
+            self._scheduler.teacher_ready(point)
+            self.progress.done.append(point)
+            self.progress.durations.append(seconds)
+            self._display.event(f"done    {point.name} ({text}, {seconds:.0f} s)")
+        elif event is Event.FAILED and self.stopped_by is None:
+            self._scheduler.failed(point)
+            self.progress.failed.append((point, f"{text} (log: {worker.setting.log})"))
+            self._display.event(f"failed  {point.name}: {text} (log: {worker.setting.log})")
+        if not worker.process.is_alive() and self.stopped_by is None:
+            self._replace(worker)
+
+    def _replace(self, worker: _Worker) -> _Worker:
+        worker.jobs.close()
+        fresh = _Worker(worker.number, worker.setting)
+        self._workers[worker.number] = fresh
+        return fresh
+
+    def _dismiss(self) -> None:
+        for worker in self._workers.values():
+            worker.jobs.close()
+            worker.process.join(timeout=10)
+            if worker.process.is_alive():
+                worker.process.kill()
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """SIGINT and SIGTERM stop the workers at their next step; a second one ends at once."""
+        before = {n: signal.signal(n, self._stop) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: Any) -> None:
+        if self.stopped_by is not None:
+            raise KeyboardInterrupt
+        self.stopped_by = number
+        for worker in self._workers.values():
+            if worker.process.pid is not None and worker.process.is_alive():
+                worker.process.terminate()
