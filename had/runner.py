@@ -87,9 +87,10 @@ def run(
     check(cfg)
     settings = to_dataclasses(cfg)
     started = time.perf_counter()
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
     given = inputs(cfg)
     task, source, data = given.task, given.source, given.data
+    # Not before: loading draws random numbers, and inputs may have been loaded by an earlier run.
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = source.build(task.num_outputs, task.label_names, complete=cfg.teacher is not None)
     check_resume(cfg)
     _write_inputs(cfg)  # not before all inputs are known to be good: the directory may hold a run

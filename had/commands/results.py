@@ -16,7 +16,7 @@ from had.results.plots import plot_drop
 from had.results.published import CAPTION, published_rows
 from had.results.records import RECORD, read_records, record_name, where
 from had.results.tables import grid, show
-from had.results.views import CAPTIONS, VIEWS, Rows
+from had.results.views import VIEWS, Rows, caption
 
 Records = Sequence[dict[str, Any]]
 
@@ -81,11 +81,10 @@ def collect(places: Sequence[Path], directory: Path) -> None:
 
 def block(records: Records, arguments: argparse.Namespace, command: str) -> str:
     """The tables as Markdown: what they show, where it was measured, the command."""
-    devices = sorted({str(record["device"]) for record in records})
     ours, *others = _tables(records, arguments)
     parts = [
         formats.markdown(ours),
-        f"{CAPTIONS[arguments.by]} {', '.join(devices)}. Made by `{command}`.",
+        f"{caption(arguments.by, records)} Made by `{command}`.",
         *(f"{formats.markdown(other)}\n\n{CAPTION}" for other in others),
     ]
     return "\n\n".join(parts)

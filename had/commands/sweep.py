@@ -103,7 +103,8 @@ def _list(points: Sequence[Point], missing: Sequence[Point]) -> None:
 def _show(points: Sequence[Point], folder: Path) -> None:
     """The table of what this sweep asked for."""
     wanted = {point.identity for point in points}
-    records = [each for each in read_records([folder]) if identity_of(each) in wanted]
+    recorded = read_records([folder]) if folder.is_dir() else []
+    records = [each for each in recorded if identity_of(each) in wanted]
     if records:
         show(grid(*long_rows(records)))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -16,7 +17,7 @@ from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from had.paths import CONFIG_NAME
 
@@ -43,8 +44,23 @@ def axes(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Composed:
+    """A configuration and what Hydra knows about it.
+
+    Attributes:
+        cfg: without its `hydra` node.
+        choices: the option chosen in every config group.
+        grid: what to sweep by default, key to values, an experiment's `hydra.sweeper.params`.
+    """
+
+    cfg: DictConfig
+    choices: Mapping[str, Any]
+    grid: Mapping[str, str]
+
+
 class Composer:
-    """Composes configurations with their `hydra` node, every set of group choices only once.
+    """Composes configurations, every set of group choices only once.
 
     Args:
         hydra: initialised on a search path.
@@ -54,29 +70,51 @@ class Composer:
     def __init__(self, hydra: Hydra, config_name: str = CONFIG_NAME) -> None:
         self.loader = hydra.config_loader
         self._hydra, self._config_name = hydra, config_name
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._composed: dict[tuple[str, ...], Composed] = {}
+        self._groups: dict[str, bool] = {}
+        self._usual: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def parse(self, texts: Sequence[str]) -> list[Override]:
+        """Overrides as Hydra reads them; raises what Hydra raises."""
         return OverridesParser.create(self.loader).parse_overrides(list(texts))
 
-    def chooses_group(self, override: Override) -> bool:
-        return bool(self.loader.get_group_options(override.key_or_group))
-
-    def __call__(self, texts: Sequence[str]) -> DictConfig:
+    def __call__(self, texts: Sequence[str]) -> Composed:
         """The configuration of a command line; raises what Hydra raises.
 
         Hydra applies values after it has composed the groups, so they can be applied to a copy.
         """
         overrides = self.parse(texts)
-        groups = tuple(str(o.input_line) for o in overrides if self.chooses_group(o))
+        groups = tuple(str(o.input_line) for o in overrides if self._decides_files(o))
         if groups not in self._composed:
-            self._composed[groups] = self._hydra.compose_config(
-                self._config_name, list(groups), RunMode.RUN, with_log_configuration=False
-            )
-        cfg = copy.deepcopy(self._composed[groups])
-        values = [override for override in overrides if not self.chooses_group(override)]
+            self._composed[groups] = self._compose(list(groups))
+        kept = self._composed[groups]
+        cfg = copy.deepcopy(kept.cfg)
+        values = [override for override in overrides if not self._decides_files(override)]
         ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
-        return cfg
+        return Composed(cfg, kept.choices, kept.grid)
+
+    def usual(self, axes: tuple[str, ...]) -> dict[str, Any]:
+        """Dotted keys and values of the defaults of a few group choices."""
+        if axes not in self._usual:
+            self._usual[axes] = dict(_leaves(OmegaConf.to_container(self(axes).cfg)))
+        return self._usual[axes]
+
+    def _compose(self, groups: list[str]) -> Composed:
+        cfg = self._hydra.compose_config(
+            self._config_name, groups, RunMode.RUN, with_log_configuration=False
+        )
+        choices, grid = dict(cfg.hydra.runtime.choices), cfg.hydra.sweeper.get("params") or {}
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return Composed(cfg, choices, dict(grid))
+
+    def _decides_files(self, override: Override) -> bool:
+        """Whether an override chooses an option of a config group, or is about Hydra itself."""
+        key = override.key_or_group
+        if key not in self._groups:
+            options = self.loader.get_group_options(key)
+            self._groups[key] = bool(options) or key.startswith("hydra.")
+        return self._groups[key]
 
 
 def further_settings(cfg: DictConfig, choices: Mapping[str, Any], compose: Composer) -> list[str]:
@@ -87,10 +125,11 @@ def further_settings(cfg: DictConfig, choices: Mapping[str, Any], compose: Compo
         choices: the option chosen in every config group, `hydra.runtime.choices`.
         compose: on the same search path.
     """
-    usual = compose([f"{axis}={choices[axis]}" for axis in AXES])
-    ours, theirs = (dict(_leaves(OmegaConf.to_container(each))) for each in (cfg, usual))
+    theirs = compose.usual(tuple(f"{axis}={choices[axis]}" for axis in AXES))
+    ours = dict(_leaves(OmegaConf.to_container(cfg)))
     changed = [f"{key}={_text(ours[key])}" for key in ours if ours[key] != theirs.get(key, _ABSENT)]
-    return sorted([*changed, *(f"~{key}" for key in theirs if key not in ours)])
+    gone = [key for key in theirs if not any(f"{key}.".startswith(f"{k}.") for k in ours)]
+    return sorted([*changed, *(f"~{key}" for key in gone)])
 
 
 _ABSENT = object()

@@ -31,7 +31,7 @@ from had.config.catalogue import options
 from had.config.validate import validate
 from had.config.wording import nearest
 
-_REFUSALS = (HydraException, OmegaConfBaseException, ValueError)  # what composing raises
+REFUSALS = (HydraException, OmegaConfBaseException, ValueError)  # what composing raises
 
 Judge = Callable[[DictConfig], list[str]]
 
@@ -158,7 +158,7 @@ class _Inspection:
         wanted = [text for text in job if text not in self.refused]
         try:
             return self._compose(wanted)
-        except _REFUSALS as error:
+        except REFUSALS as error:
             accepted = self._sift(wanted, {t: c for c in choices for t in c.texts})
             if accepted is None or len(accepted) == len(wanted):  # no single one is to blame
                 self.found.append(_first_line(error))
@@ -173,7 +173,7 @@ class _Inspection:
         accepted: list[str] = []
         try:
             self._compose(accepted)
-        except _REFUSALS:
+        except REFUSALS:
             return None
         for text in sorted(texts, key=lambda text: not choices[text].group):
             choice = choices[text]
@@ -182,7 +182,7 @@ class _Inspection:
             try:
                 self._compose([*accepted, text])
                 accepted.append(text)
-            except _REFUSALS as error:
+            except REFUSALS as error:
                 self._refuse(text, choice, error, accepted)
         return accepted
 

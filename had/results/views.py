@@ -43,10 +43,17 @@ VIEWS: dict[str, Callable[[Sequence[Record]], Rows]] = {"task": long_rows, "reci
 
 
 def label(row: Row, rows: Sequence[Row]) -> str:
-    """The recipe; with its schedule where it was trained by several, and with what else was set."""
+    """The recipe; with its schedule where it was trained by several, and with what else differs."""
     schedules = {r.schedule for r in rows if (r.model, r.recipe) == (row.model, row.recipe)}
-    parts = [f"schedule={row.schedule}"] * (len(schedules) > 1) + list(row.overrides)
+    common = common_overrides(rows)
+    further = [text for text in row.overrides if text not in common]
+    parts = [f"schedule={row.schedule}"] * (len(schedules) > 1) + further
     return row.recipe + (f" ({', '.join(parts)})" if parts else "")
+
+
+def common_overrides(rows: Sequence[Row]) -> set[str]:
+    """Further settings that all rows share, which therefore tell none of them apart."""
+    return set.intersection(*(set(row.overrides) for row in rows))
 
 
 def points(estimate: Estimate) -> str:
@@ -81,10 +88,18 @@ def _both(row: Row, task: str) -> str:
     return f"{cell.student.mean:.2f} ({points(cell.drop)})"
 
 
-CAPTIONS = {
+_CAPTIONS = {
     "task": "Scores in points of 100, mean ± standard deviation over seeds; "
     "drop = teacher - student of the same run.",
     "recipe": "Student's score in points of 100 and, in brackets, its drop below the teacher of "
     "the same run, mean ± standard deviation over seeds. Mean drop: over tasks, ± its standard "
     "error from the seeds.",
 }
+
+
+def caption(view: str, records: Sequence[Record]) -> str:
+    """What a view shows, with what settings, and where it was measured."""
+    devices = sorted({str(record["device"]) for record in records})
+    common = sorted(common_overrides(rows_of(records)))
+    settings = f" All with {', '.join(f'`{text}`' for text in common)}." if common else ""
+    return f"{_CAPTIONS[view]}{settings} {', '.join(devices)}."

@@ -11,12 +11,12 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
 
 from had.config import register
 from had.config.composing import Composer, axes, further_settings
-from had.config.preflight import inspect, open_hydra
+from had.config.preflight import REFUSALS, inspect, open_hydra
+from had.config.rules import SWEEP_RULES
 from had.config.validate import validate
 from had.config.wording import numbered
 from had.errors import HadError
@@ -24,7 +24,6 @@ from had.paths import CONFIG_NAME, hydra_config_path
 from had.results.records import Identity, identity_of, record_name
 
 EXPERIMENT = "experiment"
-_REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
 _TEACHER_SETTINGS = ("accumulate_grad_batches", "gradient_clip_val", "precision")  # of the trainer
 
 
@@ -69,7 +68,7 @@ def read_points(overrides: Sequence[str], config_path: str | None = None) -> lis
             for texts in _jobs(compose, line, problems):
                 try:
                     point, found = _point(compose, texts)
-                except _REFUSALS:
+                except REFUSALS:
                     # Composing stops at the first error; this names every one, in full.
                     found = inspect(hydra, CONFIG_NAME, RunMode.MULTIRUN, line)
                     problems += found or [f"{' '.join(texts)}: does not compose"]
@@ -103,10 +102,10 @@ def _command_lines(
 def _grid(compose: Composer, chosen: list[str]) -> dict[str, str]:
     """The grid of an experiment by key; of one that does not compose there is none."""
     try:
-        params = compose(chosen).hydra.sweeper.get("params") or {}
-    except _REFUSALS:
+        grid = compose(chosen).grid
+    except REFUSALS:
         return {}
-    return {str(key): f"{key}={value}" for key, value in params.items()}
+    return {str(key): f"{key}={value}" for key, value in grid.items()}
 
 
 def _jobs(compose: Composer, line: list[str], problems: list[str]) -> Iterator[tuple[str, ...]]:
@@ -133,15 +132,18 @@ def _values(override: Override) -> list[str]:
 
 def _point(compose: Composer, texts: tuple[str, ...]) -> tuple[Point, list[str]]:
     """A point and what is wrong with it."""
-    cfg = compose(texts)
-    choices = cfg.hydra.runtime.choices
-    problems = [_placed(problem, texts) for problem in validate(cfg)]
-    with open_dict(cfg):
-        del cfg["hydra"]
-    overrides = tuple(further_settings(cfg, choices, compose))
+    composed = compose(texts)
+    cfg = composed.cfg
+    overrides = tuple(further_settings(cfg, composed.choices, compose))
     told = {**axes(cfg), "seed": cfg.seed, "overrides": list(overrides)}
     name = record_name(told).removesuffix(".json")
-    return Point(texts, cfg, overrides, name, identity_of(told), _teacher(cfg)), problems
+    point = Point(texts, cfg, overrides, name, identity_of(told), _teacher(cfg))
+    return point, [_placed(problem, texts) for problem in _problems(cfg)]
+
+
+def _problems(cfg: DictConfig) -> list[str]:
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    return [*validate(cfg), *(line for rule in SWEEP_RULES for line in rule(values))]
 
 
 def _placed(problem: str, texts: tuple[str, ...]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,10 +17,11 @@ from typing import Any, Protocol
 
 from had.sweeps.points import Point
 from had.sweeps.scheduler import Scheduler
-from had.sweeps.worker import Event, Job, Setting, serve
+from had.sweeps.worker import Event, Job
 
 log = logging.getLogger(__name__)
 
+_ROOT = Path(__file__).parents[2]
 _TICK_S = 0.5  # between two looks at the clock when nothing is reported
 
 
@@ -92,21 +94,36 @@ class Layout:
         record = self.records / f"{point.name}.json"
         return Job(cfg, point.overrides, record, self.keep_students)
 
-    def setting(self, number: int) -> Setting:
+    def environment(self, number: int) -> dict[str, str]:
+        """Of a worker: its share of the processors, its device, this package."""
         threads = max(1, (os.cpu_count() or 1) // self.workers)
-        device = self.devices[number % len(self.devices)] if self.devices else None
-        return Setting(self.runs / f"worker{number}.log", threads, device)
+        own = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        if self.devices:
+            own["CUDA_VISIBLE_DEVICES"] = self.devices[number % len(self.devices)]
+        path = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(path), **own}
+
+    def log(self, number: int) -> Path:
+        """Of a worker."""
+        return self.runs / f"worker{number}.log"
 
 
 class _Worker:
     """One process, and the point it has."""
 
-    def __init__(self, number: int, setting: Setting) -> None:
-        self.number, self.setting = number, setting
-        context = multiprocessing.get_context("spawn")
-        self.jobs, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, setting), daemon=True)
-        self.process.start()
+    def __init__(self, number: int, layout: Layout) -> None:
+        self.number, self.log = number, layout.log(number)
+        self.jobs, theirs = connection.Pipe()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "had.sweeps", str(theirs.fileno())],
+                stdin=subprocess.PIPE,  # its end is the end of the worker
+                stdout=log,
+                stderr=log,
+                env=layout.environment(number),
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C reaches the sweep alone, which decides who stops
+            )
         theirs.close()  # so that the end of the process is the end of the connection
         self.point: Point | None = None
 
@@ -114,14 +131,24 @@ class _Worker:
         self.jobs.send(job)
         self.point = point
 
+    @property
+    def lives(self) -> bool:
+        return self.process.poll() is None
+
+    def end(self) -> None:
+        """Close its input and output, and wait: an idle worker ends at once."""
+        self.jobs.close()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
     def reports(self) -> Iterator[tuple[Event, str]]:
         """What it has to say; a process that ended says that its point failed."""
         try:
             while self.jobs.poll():
                 yield self.jobs.recv()
         except (EOFError, ConnectionResetError):
-            self.process.join()
-            yield Event.FAILED, f"its worker ended with status {self.process.exitcode}"
+            yield Event.FAILED, f"its worker ended with status {self.process.wait()}"
 
 
 class Pool:
@@ -148,12 +175,13 @@ class Pool:
         """Work until the end; `stopped_by` tells whether a signal ended it early."""
         with self._listening():
             for number in range(self._count):
-                self._workers[number] = _Worker(number, self._layout.setting(number))
+                self._workers[number] = _Worker(number, self._layout)
             try:
                 while self._assign():
                     self._wait()
             finally:
-                self._dismiss()
+                for worker in self._workers.values():
+                    worker.end()
         return self.progress
 
     def _assign(self) -> bool:
@@ -199,23 +227,16 @@ class Pool:
             self._display.event(f"done    {point.name} ({text}, {seconds:.0f} s)")
         elif event is Event.FAILED and self.stopped_by is None:
             self._scheduler.failed(point)
-            self.progress.failed.append((point, f"{text} (log: {worker.setting.log})"))
-            self._display.event(f"failed  {point.name}: {text} (log: {worker.setting.log})")
-        if not worker.process.is_alive() and self.stopped_by is None:
+            self.progress.failed.append((point, f"{text} (log: {worker.log})"))
+            self._display.event(f"failed  {point.name}: {text} (log: {worker.log})")
+        if not worker.lives and self.stopped_by is None:
             self._replace(worker)
 
     def _replace(self, worker: _Worker) -> _Worker:
-        worker.jobs.close()
-        fresh = _Worker(worker.number, worker.setting)
+        worker.end()
+        fresh = _Worker(worker.number, self._layout)
         self._workers[worker.number] = fresh
         return fresh
-
-    def _dismiss(self) -> None:
-        for worker in self._workers.values():
-            worker.jobs.close()
-            worker.process.join(timeout=10)
-            if worker.process.is_alive():
-                worker.process.kill()
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
@@ -232,5 +253,4 @@ class Pool:
             raise KeyboardInterrupt
         self.stopped_by = number
         for worker in self._workers.values():
-            if worker.process.pid is not None and worker.process.is_alive():
-                worker.process.terminate()
+            worker.process.terminate()

@@ -1,6 +1,8 @@
 """A worker: one process that imports torch once and runs point after point.
 
-Imports nothing heavy by itself: how many threads and which devices there are is set first.
+A program of its own, `python -m had.sweeps DESCRIPTOR`: how many threads and which devices
+there are stands in its environment before anything is imported, its output is its log, and its
+input is a lifeline to the sweep that started it.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
-from multiprocessing import connection, parent_process
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +31,6 @@ log = logging.getLogger(__name__)
 
 _KEPT_INPUTS = 8  # encoded data sets a worker holds on to
 _LEFT_BEHIND = ("checkpoints", "student")  # what a recorded run no longer needs
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a worker is given at its start.
-
-    Attributes:
-        log: the file for all that it and its runs say.
-        threads: of the processor.
-        device: for CUDA_VISIBLE_DEVICES; None leaves it as it is.
-    """
-
-    log: Path
-    threads: int
-    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +54,7 @@ class Event(Enum):
     """What a worker reports of its job."""
 
     TEACHER_READY = auto()
-    DONE = auto()  # with the student's score as text
+    DONE = auto()  # with its scores
     FAILED = auto()  # with the reason
     INTERRUPTED = auto()
 
@@ -74,23 +62,28 @@ class Event(Enum):
 Report = tuple[Event, str]
 
 
-def serve(jobs: connection.Connection, setting: Setting) -> None:
-    """Run jobs from the connection, reporting on it, until None comes or the other end closes."""
-    _settle(setting)
+def main() -> None:
+    """Run jobs from the given connection until None comes or the other end closes."""
+    _settle()
+    with connection.Connection(int(sys.argv[1])) as jobs:
+        while (job := _received(jobs)) is not None:
+            jobs.send(_report(job, lambda: jobs.send((Event.TEACHER_READY, ""))))
+
+
+def _report(job: Job, teacher_ready: Callable[[], None]) -> Report:
+    """Run a job and say how it ended; no end of one takes the others with it."""
     from had.lightning.fit import Interrupted
 
-    while (job := _received(jobs)) is not None:
-        try:
-            report = Event.DONE, _run(job, lambda: jobs.send((Event.TEACHER_READY, "")))
-        except Interrupted as stop:
-            report = Event.INTERRUPTED, str(stop)
-        except HadError as error:
-            log.error("%s", error)
-            report = Event.FAILED, str(error)
-        except Exception as error:  # one point must not take the others with it
-            log.exception("%s", job.record.name)
-            report = Event.FAILED, f"{type(error).__name__}: {error}"
-        jobs.send(report)
+    try:
+        return Event.DONE, _run(job, teacher_ready)
+    except Interrupted as stop:
+        return Event.INTERRUPTED, str(stop)
+    except HadError as error:
+        log.error("%s", error)
+        return Event.FAILED, str(error)
+    except Exception as error:
+        log.exception("%s", job.record.name)
+        return Event.FAILED, f"{type(error).__name__}: {error}"
 
 
 def _received(jobs: connection.Connection) -> Job | None:
@@ -101,8 +94,8 @@ def _received(jobs: connection.Connection) -> Job | None:
     return job
 
 
-def _run(job: Job, teacher_ready: Any) -> str:
-    """Run a point, leave its record, tidy up; the student's score as text."""
+def _run(job: Job, teacher_ready: Callable[[], None]) -> str:
+    """Run a point, leave its record, tidy up; its scores as text."""
     from had.results.record import write_json
     from had.results.records import RECORD, read_records
     from had.runner import run
@@ -132,39 +125,18 @@ def _inputs(text: str) -> Any:
     return load_inputs(OmegaConf.create(text))
 
 
-def _settle(setting: Setting) -> None:
-    """Own log, own share of the machine; signals reach training only; ends with its parent."""
+def _settle() -> None:
     register()
-    os.environ["OMP_NUM_THREADS"] = str(setting.threads)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    if setting.device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = setting.device
-    _redirect(setting.log)
-    # Ctrl-C reaches all processes of a terminal, but the parent decides who stops. During training
-    # the checkpoint callback listens for both signals.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    import torch
-
-    torch.set_num_threads(setting.threads)
-
-
-def _redirect(file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-        os.dup2(descriptor, stream.fileno())
     faulthandler.enable()
-    logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", force=True)
+    logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s")
     for name in ("pytorch_lightning", "lightning_fabric", "timm"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Outside of training, where the checkpoint callback listens, there is nothing to save.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    threading.Thread(target=_end_with_sweep, daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _end_with_sweep() -> None:
     """A sweep that was killed leaves nobody behind who would write where the next one works."""
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+    os.read(sys.stdin.fileno(), 1)  # nothing is ever written there: it returns when it closes
+    os._exit(1)
