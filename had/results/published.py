@@ -50,7 +50,7 @@ def published_rows(tasks: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     headers = ["published", "bits", *known, "average", "loss", "source"]
     cells = []
     for row in rows:
-        scores = [f"{row.tasks[task]:.1f}" if task in row.tasks else "" for task in known]
+        scores = [f"{row.tasks[task]:g}" if task in row.tasks else "" for task in known]
         loss = "" if row.teacher is None else f"{full[row.teacher] - row.average:.2f}"
-        cells.append([row.method, row.bits, *scores, f"{row.average:.2f}", loss, row.source])
+        cells.append([row.method, row.bits, *scores, f"{row.average:g}", loss, row.source])
     return headers, cells

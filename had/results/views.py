@@ -15,7 +15,7 @@ def long_rows(records: Sequence[Record]) -> Rows:
     headers = ["task", "model", "recipe", "N", "seeds", "teacher", "student", "drop"]
     rows = rows_of(records)
     cells = [
-        [task, row.model, label(row, rows), str(row.n), str(cell.drop.count)]
+        [task, row.model, label(row, rows), keys(row.n), str(cell.drop.count)]
         + [points(each) for each in (cell.teacher, cell.student, cell.drop)]
         for row in rows
         for task, cell in row.cells.items()
@@ -56,6 +56,13 @@ def common_overrides(rows: Sequence[Row]) -> set[str]:
     return set.intersection(*(set(row.overrides) for row in rows))
 
 
+def keys(n: int | float) -> str:
+    """N; a share of the keys as such: "all", "25 %"."""
+    if isinstance(n, int):
+        return str(n)
+    return "all" if n == 1 else f"{100 * n:g} %"
+
+
 def points(estimate: Estimate) -> str:
     """ "71.00 ± 1.41": mean and standard deviation over seeds."""
     return with_spread(estimate.mean, estimate.deviation)
@@ -78,7 +85,7 @@ def _student_cells(row: Row, rows: Sequence[Row], tasks: Sequence[str]) -> list[
         mean_drop += f" ({len(row.cells)} of {len(tasks)} tasks)"
     task, drop = row.worst
     return [
-        *(row.model, label(row, rows), str(row.n), row.seeds),
+        *(row.model, label(row, rows), keys(row.n), row.seeds),
         *(*by_task, mean_drop, f"{task} {drop:.2f}"),
     ]
 

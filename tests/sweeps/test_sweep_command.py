@@ -1,0 +1,186 @@
+"""Real sweeps: two workers, tiny models, killed and continued."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from had.cli import main
+from tests.integration.command_line import command, variables
+
+TINY = (
+    *("task=digits", "model.arguments.embed_dim=16", "model.arguments.depth=2"),
+    *("model.arguments.patch_size=4", "task.epochs=2", "task.batch_size=128"),
+    *("binarization.calibration_batches=2", "trainer=cpu", "logger=none", "hardware=none"),
+)
+GRID = ("seed=0,1", "sparsity.n=2,4")
+DEADLINE_S = 120
+
+
+class Sweep:
+    """A sweep in a place of its own."""
+
+    def __init__(self, place: Path) -> None:
+        self.records, self.runs = place / "records", place / "runs"
+        self._cache = place / "cache"
+
+    def arguments(self, *further: str) -> list[str]:
+        return [
+            *("sweep", *TINY, f"paths.cache={self._cache}"),
+            *("--records", str(self.records), "--runs", str(self.runs), *further),
+        ]
+
+    def start(self, *further: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command(*self.arguments(*further)),
+            env=variables({}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def written(self) -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in self.records.glob("*.json")}
+
+    def logs(self) -> str:
+        return "".join(file.read_text() for file in sorted(self.runs.glob("*.log")))
+
+    def wait_for(self, text: str, process: subprocess.Popen[str]) -> None:
+        """Until a worker has said so."""
+        until = time.monotonic() + DEADLINE_S
+        while time.monotonic() < until and process.poll() is None:
+            if text in self.logs():
+                return
+            time.sleep(0.02)
+        process.kill()
+        pytest.fail(f"no {text!r} in {self.logs()}: {process.communicate()}")
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    return Sweep(tmp_path)
+
+
+def test_a_sweep_that_is_killed_half_way_continues(sweep: Sweep) -> None:
+    """Four points, two teachers; killed once the first is on record."""
+    process = sweep.start(*GRID, "--workers", "2")
+    sweep.wait_for("run directory:", process)
+    while not (before := sweep.written()) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    workers_gone(sweep)
+    before = sweep.written()
+    assert 1 <= len(before) < 4
+
+    process = sweep.start(*GRID, "--workers", "2")
+    out, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, err
+    after = sweep.written()
+    assert len(after) == 4
+    assert {name: after[name] for name in before} == before
+    assert sum(line.startswith("done ") for line in err.splitlines()) == 4 - len(before)
+    assert "digits" in out
+    records = [json.loads(text) for text in after.values()]
+    assert {(r["seed"], r["n"]) for r in records} == {(s, n) for s in (0, 1) for n in (2, 4)}
+    for seed in (0, 1):
+        assert len({r["score/teacher"] for r in records if r["seed"] == seed}) == 1
+    assert "task.epochs=2" in records[0]["overrides"]
+    left = {path.name for path in sweep.runs.glob("*/*")}
+    assert {"record.json", "config.yaml"} <= left
+    assert not {"student", "checkpoints"} & left
+
+
+def workers_gone(sweep: Sweep) -> None:
+    """A killed sweep's workers end with it: nobody writes into their logs any more."""
+    for _ in range(100):
+        size = len(sweep.logs())
+        time.sleep(0.3)
+        if len(sweep.logs()) == size:
+            return
+    pytest.fail("the workers of a killed sweep go on")
+
+
+def test_points_on_record_are_skipped(
+    sweep: Sweep, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One is written by hand under another name; the dry run knows it, and runs nothing."""
+    (record,) = _record(sweep, "seed=0", "sparsity.n=2")
+    caplog.set_level("INFO")
+    assert main(sweep.arguments(*GRID, "--dry-run")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("on record" in line for line in lines) == 1
+    assert sum("seed" in line for line in lines) == 4
+    assert "4 points, 1 of them on record" in caplog.text
+    assert not sweep.runs.exists()
+    assert sweep.written() == record
+
+
+def _record(sweep: Sweep, *point: str) -> list[dict[str, bytes]]:
+    from had.sweeps.points import read_points
+
+    (made,) = read_points([*TINY, *point])
+    task, model, binarization, schedule, n, overrides, seed = made.identity
+    told = {"task": task, "model": model, "binarization": binarization, "schedule": schedule}
+    told |= {"n": n, "overrides": list(overrides), "seed": seed, "score/student": 1.0}
+    sweep.records.mkdir()
+    (sweep.records / "mine.json").write_text(json.dumps(told))
+    return [sweep.written()]
+
+
+def test_a_point_that_fails_is_reported_and_the_others_run(sweep: Sweep) -> None:
+    """A split that leaves nobody to learn from is only noticed when the data are read."""
+    process = sweep.start("task.eval_fraction=0.2,0.00001", "task.epochs=1")
+    _, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 1
+    assert len(sweep.written()) == 1
+    (line,) = (line for line in err.splitlines() if line.startswith("failed: "))
+    assert "task.eval_fraction=1e-05" in line
+    assert "too few to hold out" in line
+    assert str(sweep.runs / "worker0.log") in line
+
+
+def test_a_signal_leaves_checkpoints_and_the_same_command_continues(sweep: Sweep) -> None:
+    long = ("seed=0", "task.epochs=400", "schedule.epochs=1", "--workers", "1")
+    process = sweep.start(*long)
+    sweep.wait_for("step 0: stage", process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "the same command continues" in err
+    assert sweep.written() == {}
+    assert list(sweep.runs.glob("*/checkpoints/teacher/step-*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (["--records", "x"], "nothing to run"),
+        (["seed=0"], "--records"),
+        (["seed=0", "--records", "x", "--workers", "0"], "must be 1 or more"),
+    ],
+)
+def test_command_lines_that_are_refused(
+    wrong: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["sweep", *wrong])
+    assert end.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_two_sweeps_do_not_share_a_folder(tmp_path: Path) -> None:
+    from had.errors import HadError
+    from had.sweeps.claim import claimed
+
+    assert os.name == "posix"
+    with claimed(tmp_path), pytest.raises(HadError, match="another sweep"), claimed(tmp_path):
+        pass
+    with claimed(tmp_path):
+        pass
