@@ -17,7 +17,7 @@ from had.sweeps.pool import Layout, Pool, Progress
 
 log = logging.getLogger(__name__)
 
-_FAILED, _SIGNALLED = 1, 128
+_FAILED, _SIGNALLED = 1, 128  # the latter plus the signal's number
 
 
 def main(argv: Sequence[str]) -> int:
@@ -110,9 +110,9 @@ def _show(points: Sequence[Point], folder: Path) -> None:
 
 
 def _status(progress: Progress, signal: int | None) -> int:
+    for point, reason in progress.failed:
+        log.error("failed: %s: %s", " ".join(point.texts), reason)
     if signal is not None:
         log.warning("interrupted; the same command continues")
         return _SIGNALLED + signal
-    for point, reason in progress.failed:
-        log.error("failed: %s: %s", " ".join(point.texts), reason)
     return _FAILED if progress.failed else 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -61,65 +62,82 @@ def read_points(overrides: Sequence[str], config_path: str | None = None) -> lis
     """
     register()
     with open_hydra(config_path or hydra_config_path()) as hydra:
-        compose = Composer(hydra)
+        reader = _Reader(hydra)
+        points = reader.points(overrides)
+    if reader.problems:
+        raise HadError(numbered(list(dict.fromkeys(reader.problems))))
+    return points
+
+
+class _Reader:
+    """Reads command lines, collecting what is wrong with them.
+
+    Attributes:
+        problems: one sentence each, some of them repeatedly.
+    """
+
+    def __init__(self, hydra: Hydra) -> None:
+        self._hydra, self._compose = hydra, Composer(hydra)
+        self.problems: list[str] = []
+
+    def points(self, overrides: Sequence[str]) -> list[Point]:
         points: dict[Identity, Point] = {}
-        problems: list[str] = []
-        for line in _command_lines(compose, overrides, problems):
-            for texts in _jobs(compose, line, problems):
+        for line in self._command_lines(overrides):
+            for texts in self._jobs(line):
                 try:
-                    point, found = _point(compose, texts)
+                    point = self._point(texts)
                 except REFUSALS:
-                    # Composing stops at the first error; this names every one, in full.
-                    found = inspect(hydra, CONFIG_NAME, RunMode.MULTIRUN, line)
-                    problems += found or [f"{' '.join(texts)}: does not compose"]
+                    self._explain(line, f"{' '.join(texts)}: does not compose")
                     break
-                problems += found
                 points.setdefault(point.identity, point)
-    if problems:
-        raise HadError(numbered(list(dict.fromkeys(problems))))
-    return list(points.values())
+        return list(points.values())
 
+    def _command_lines(self, overrides: Sequence[str]) -> Iterator[list[str]]:
+        """One an experiment: it, its grid, and what was given in place of the grid."""
+        parsed = self._parsed(overrides)
+        named = [each for each in parsed if each.key_or_group == EXPERIMENT]
+        given = {o.get_key_element(): str(o.input_line) for o in parsed if o not in named}
+        for experiment in [text for each in named for text in _values(each)] or [""]:
+            chosen = [experiment] if experiment else []
+            yield [*chosen, *(self._grid(chosen) | given).values()]
 
-def _command_lines(
-    compose: Composer, overrides: Sequence[str], problems: list[str]
-) -> Iterator[list[str]]:
-    """One command line an experiment: it, its grid, and what was given in place of the grid."""
-    try:
-        parsed = compose.parse(overrides)
-    except HydraException as error:
-        problems.append(str(error).splitlines()[0])
-        return
-    given = {o.get_key_element(): str(o.input_line) for o in parsed}
-    named = [each for each in parsed if each.key_or_group == EXPERIMENT]
-    for override in named:
-        del given[override.get_key_element()]
-    for experiment in [text for each in named for text in _values(each)] or [""]:
-        chosen = [experiment] if experiment else []
-        grid = _grid(compose, chosen)
-        yield [*chosen, *(grid | given).values()]
+    def _grid(self, chosen: list[str]) -> dict[str, str]:
+        """The grid of an experiment by key; of one that does not compose there is none."""
+        try:
+            grid = self._compose(chosen).grid
+        except REFUSALS:
+            return {}
+        return {str(key): f"{key}={value}" for key, value in grid.items()}
 
+    def _jobs(self, line: list[str]) -> Iterator[tuple[str, ...]]:
+        """The product of a command line's values, the last one fastest."""
+        parsed = self._parsed(line)
+        intervals = [o for o in parsed if o.is_sweep_override() and not o.is_discrete_sweep()]
+        for override in intervals:
+            self.problems.append(f"{override.input_line}: an interval has no values to list")
+        if parsed and not intervals:
+            yield from product(*(_values(override) for override in parsed))
 
-def _grid(compose: Composer, chosen: list[str]) -> dict[str, str]:
-    """The grid of an experiment by key; of one that does not compose there is none."""
-    try:
-        grid = compose(chosen).grid
-    except REFUSALS:
-        return {}
-    return {str(key): f"{key}={value}" for key, value in grid.items()}
+    def _parsed(self, texts: Sequence[str]) -> list[Override]:
+        try:
+            return self._compose.parse(texts)
+        except HydraException as error:
+            self._explain(list(texts), str(error))
+            return []
 
+    def _explain(self, line: list[str], otherwise: str) -> None:
+        """Hydra stops at the first error; this names every one, in full."""
+        found = inspect(self._hydra, CONFIG_NAME, RunMode.MULTIRUN, line)
+        self.problems += found or [otherwise]
 
-def _jobs(compose: Composer, line: list[str], problems: list[str]) -> Iterator[tuple[str, ...]]:
-    """The product of a command line's values, the last one fastest."""
-    try:
-        parsed = compose.parse(line)
-    except HydraException as error:
-        problems.append(str(error).splitlines()[0])
-        return
-    for override in parsed:
-        if override.is_sweep_override() and not override.is_discrete_sweep():
-            problems.append(f"{override.input_line}: an interval has no values to list; give them")
-            return
-    yield from product(*(_values(override) for override in parsed))
+    def _point(self, texts: tuple[str, ...]) -> Point:
+        composed = self._compose(texts)
+        cfg = composed.cfg
+        overrides = tuple(further_settings(cfg, composed.choices, self._compose))
+        told = {**axes(cfg), "seed": cfg.seed, "overrides": list(overrides)}
+        self.problems += [_placed(problem, texts) for problem in _problems(cfg)]
+        name = record_name(told).removesuffix(".json")
+        return Point(texts, cfg, overrides, name, identity_of(told), _teacher(cfg))
 
 
 def _values(override: Override) -> list[str]:
@@ -128,17 +146,6 @@ def _values(override: Override) -> list[str]:
         return [str(override.input_line)]
     key = override.get_key_element()
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
-
-
-def _point(compose: Composer, texts: tuple[str, ...]) -> tuple[Point, list[str]]:
-    """A point and what is wrong with it."""
-    composed = compose(texts)
-    cfg = composed.cfg
-    overrides = tuple(further_settings(cfg, composed.choices, compose))
-    told = {**axes(cfg), "seed": cfg.seed, "overrides": list(overrides)}
-    name = record_name(told).removesuffix(".json")
-    point = Point(texts, cfg, overrides, name, identity_of(told), _teacher(cfg))
-    return point, [_placed(problem, texts) for problem in _problems(cfg)]
 
 
 def _problems(cfg: DictConfig) -> list[str]:

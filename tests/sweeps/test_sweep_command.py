@@ -67,7 +67,9 @@ def sweep(tmp_path: Path) -> Sweep:
     return Sweep(tmp_path)
 
 
-def test_a_sweep_that_is_killed_half_way_continues(sweep: Sweep) -> None:
+def test_a_sweep_that_is_killed_half_way_continues(
+    sweep: Sweep, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     """Four points, two teachers; killed once the first is on record."""
     process = sweep.start(*GRID, "--workers", "2")
     sweep.wait_for("run directory:", process)
@@ -79,14 +81,14 @@ def test_a_sweep_that_is_killed_half_way_continues(sweep: Sweep) -> None:
     before = sweep.written()
     assert 1 <= len(before) < 4
 
-    process = sweep.start(*GRID, "--workers", "2")
-    out, err = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 0, err
+    caplog.set_level("INFO")
+    assert main(sweep.arguments(*GRID)) == 0
     after = sweep.written()
     assert len(after) == 4
     assert {name: after[name] for name in before} == before
-    assert sum(line.startswith("done ") for line in err.splitlines()) == 4 - len(before)
-    assert "digits" in out
+    said = [each.getMessage() for each in caplog.records]
+    assert sum(line.startswith("done ") for line in said) == 4 - len(before)
+    assert "digits" in capsys.readouterr().out
     records = [json.loads(text) for text in after.values()]
     assert {(r["seed"], r["n"]) for r in records} == {(s, n) for s in (0, 1) for n in (2, 4)}
     for seed in (0, 1):
@@ -134,26 +136,20 @@ def _record(sweep: Sweep, *point: str) -> list[dict[str, bytes]]:
     return [sweep.written()]
 
 
-def test_a_point_that_fails_is_reported_and_the_others_run(sweep: Sweep) -> None:
+def test_a_point_fails_the_next_one_runs_and_a_signal_leaves_its_checkpoint(sweep: Sweep) -> None:
     """A split that leaves nobody to learn from is only noticed when the data are read."""
-    process = sweep.start("task.eval_fraction=0.2,0.00001", "task.epochs=1")
-    _, err = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 1
-    assert len(sweep.written()) == 1
-    (line,) = (line for line in err.splitlines() if line.startswith("failed: "))
-    assert "task.eval_fraction=1e-05" in line
-    assert "too few to hold out" in line
-    assert str(sweep.runs / "worker0.log") in line
-
-
-def test_a_signal_leaves_checkpoints_and_the_same_command_continues(sweep: Sweep) -> None:
-    long = ("seed=0", "task.epochs=400", "schedule.epochs=1", "--workers", "1")
-    process = sweep.start(*long)
+    process = sweep.start("task.eval_fraction=0.00001,0.2", "task.epochs=400")
     sweep.wait_for("step 0: stage", process)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "the same command continues" in err
+    failed, reported, last = err.splitlines()[-3:]
+    assert failed.startswith("failed  digits-vit_digits-had-paper-8-seed0-")
+    for line in (failed, reported):
+        assert "too few to hold out" in line
+        assert str(sweep.runs / "worker0.log") in line
+    assert "task.eval_fraction=1e-05" in reported
+    assert last == "interrupted; the same command continues"
     assert sweep.written() == {}
     assert list(sweep.runs.glob("*/checkpoints/teacher/step-*.ckpt"))
 
