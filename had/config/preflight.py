@@ -124,12 +124,26 @@ class _Inspection:
         return self.hydra.config_loader
 
     def problems(self, overrides: list[str]) -> list[str]:
-        choices = [choice for text in overrides for choice in self._parse(text)]
+        given = [*overrides, *self._grid(overrides)]
+        choices = [choice for text in given for choice in self._parse(text)]
         configs = [self._composed(job, choices) for job in _jobs(choices)]
         about_values = [line for cfg in configs if cfg is not None for line in self.judge(cfg)]
         # A group without its option fell back to another one; what that says of it means nothing.
         self.found += [line for line in about_values if not _mentions(line, self.lost)]
         return list(dict.fromkeys(self.found))
+
+    def _grid(self, overrides: list[str]) -> list[str]:
+        """What a sweep adds to its command line: an experiment's `hydra.sweeper.params`."""
+        if self.mode != RunMode.MULTIRUN:
+            return []
+        try:
+            parsed = OverridesParser.create(self.loader).parse_overrides(overrides)
+            fixed = [str(each.input_line) for each in parsed if not each.is_sweep_override()]
+            params = self._compose(fixed).hydra.sweeper.get("params") or {}
+        except REFUSALS:
+            return []  # the overrides themselves are to blame, which is found out next
+        keys = {each.get_key_element() for each in parsed}
+        return [f"{key}={value}" for key, value in params.items() if key not in keys]
 
     def _parse(self, text: str) -> list[_Choice]:
         try:

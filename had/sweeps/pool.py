@@ -97,7 +97,7 @@ class Layout:
     def environment(self, number: int) -> dict[str, str]:
         """Of a worker: its share of the processors, its device, this package."""
         threads = max(1, (os.cpu_count() or 1) // self.workers)
-        own = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        own = {"OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads)}
         if self.devices:
             own["CUDA_VISIBLE_DEVICES"] = self.devices[number % len(self.devices)]
         path = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -225,7 +225,7 @@ class Pool:
             self.progress.done.append(point)
             self.progress.durations.append(seconds)
             self._display.event(f"done    {point.name} ({text}, {seconds:.0f} s)")
-        elif event is Event.FAILED and self.stopped_by is None:
+        elif self.stopped_by is None:  # failed, or somebody stopped this worker alone
             self._scheduler.failed(point)
             self.progress.failed.append((point, f"{text} (log: {worker.log})"))
             self._display.event(f"failed  {point.name}: {text} (log: {worker.log})")

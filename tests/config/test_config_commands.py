@@ -51,6 +51,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
             "schedule@finetune=fintune: no such schedule; did you mean finetune? (",
         ),
         (("task.lerning_rate=1",), "task has no lerning_rate; did you mean learning_rate?"),
+        (("experiment=digits_topn",), "no such experiment; did you mean digits_topn8? (there are"),
         (("modle=bert",), "modle=bert: no such key: there is no modle; did you mean model?"),
         (("sparsity.m=3",), "sparsity.m=3: no such key: sparsity has no m; known: n"),
         (("trainer.fast_dev_run=true",), "is added with +trainer.fast_dev_run=<value>"),
@@ -230,6 +231,18 @@ def test_jobs_of_a_sweep_lie_side_by_side(runs: Runs, tmp_path: Path) -> None:
     places = [Path(cfg.run_dir) for cfg in runs]
     assert [place.name for place in places] == ["0", "1", "2", "3"]
     assert {place.parent.parent for place in places} == {tmp_path / "multirun"}
+
+
+def test_an_experiment_brings_its_own_grid(runs: Runs) -> None:
+    """Two recipes and three seeds, the last fastest, as in its file."""
+    assert cli.train(["-m", "experiment=glue/headline_sst2"], CONF) == 0
+    assert [(cfg.binarization.name, cfg.seed) for cfg in runs] == [
+        *(("had", 0), ("had", 1), ("had", 2)),
+        *(("had_plus", 0), ("had_plus", 1), ("had_plus", 2)),
+    ]
+    assert {(cfg.task.name, cfg.model.label, cfg.sparsity.n) for cfg in runs} == {
+        ("sst2", "minilm", 30)
+    }
 
 
 @pytest.mark.parametrize(("n", "status"), [(2, 2), (3, 130), (4, 143), (5, 1)])
