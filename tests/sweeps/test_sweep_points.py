@@ -46,7 +46,7 @@ def test_what_is_given_replaces_the_grid_and_experiments_unite() -> None:
     made = points("experiment=glue/headline,glue/headline_sst2", "seed=0,7", "task=glue/rte")
     assert [(p.cfg.task.name, p.cfg.seed) for p in made] == [("rte", 0), ("rte", 7)] * 2
     assert [p.cfg.binarization.name for p in made] == ["had"] * 2 + ["had_plus"] * 2
-    assert [p.cfg.schedule.name for p in made] == ["paper"] * 2 + ["fast"] * 2
+    assert [p.cfg.schedule.name for p in made] == ["paper"] * 2 + ["mixed"] * 2
     assert {p.cfg.model.label for p in made} == {"minilm"}
 
 
