@@ -1,0 +1,262 @@
+# mypy: allow-untyped-defs
+"""The CPU backend's compiled entry points: packing, masks as bits, attention of a range of rows.
+
+Arrays are one-dimensional and contiguous, with explicit strides in elements, so that every layout
+of a tensor runs the same machine code, which is kept on disk (by numba, in `__pycache__`, or in
+NUMBA_CACHE_DIR).
+
+A unit of work is up to `Plan.rows` query rows that share a key/value head. For a chunk of keys at a
+time their bits are split into planes and all rows are scored; then each row finds its threshold,
+collects its keys and averages their values. No result depends on how units are spread over threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from had.attention.backends.cpu_kernels import (
+    ROWS,
+    aligned,
+    average,
+    find_threshold,
+    mask_word,
+    pack_row,
+    score_four,
+    score_one,
+    select_keys,
+    split_keys,
+    spread_query,
+    weigh,
+)
+from had.attention.backends.cpu_vectors import KEYS, bit_count
+
+_CHUNK = 16  # blocks whose key bits stay in the first-level cache while all rows are scored
+
+
+class Plan(NamedTuple):
+    """The geometry of one call; strides of batch, head and row, in elements.
+
+    Attributes:
+        heads, groups, queries, keys, words, value_dim: H, G, T, S, W, V.
+        levels: head_dim + 1, the score of a key equal to the query.
+        rows: query rows of a unit.
+        query, key, value: strides of the words and of the values.
+        mask: strides in rows of the mask; 0 where rows share one.
+        table: strides in rows of the softmax table, of batch and head.
+    """
+
+    heads: int
+    groups: int
+    queries: int
+    keys: int
+    words: int
+    value_dim: int
+    levels: int
+    rows: int
+    query: tuple[int, int, int]
+    key: tuple[int, int, int]
+    value: tuple[int, int, int]
+    mask: tuple[int, int, int]
+    table: tuple[int, int]
+
+
+class Scratch(NamedTuple):
+    """One thread's memory.
+
+    Attributes:
+        planes: key bits of a chunk, [block][byte][64].
+        pairs: words of 64 keys, side by side.
+        spread: query bits of a unit, [row][byte][64].
+        scores: of a unit, [row][key].
+        peaks, masks: the largest score of each row, and which row of the mask is its own.
+        indices, weights: the kept keys of one row.
+    """
+
+    planes: np.ndarray
+    pairs: np.ndarray
+    spread: np.ndarray
+    scores: np.ndarray
+    peaks: np.ndarray
+    masks: np.ndarray
+    indices: np.ndarray
+    weights: np.ndarray
+
+
+@njit(nogil=True)
+def _allocate(plan, blocks, stride, kind):
+    spread = aligned(plan.rows * stride * KEYS)
+    spread[:] = 0  # an odd number of words leaves planes that no query fills
+    return Scratch(
+        aligned(_CHUNK * stride * KEYS),
+        aligned(8 * KEYS).view(np.int32),
+        spread,
+        aligned(plan.rows * blocks * KEYS * kind.itemsize).view(kind.dtype),
+        np.empty(plan.rows, np.int64),
+        np.empty(plan.rows, np.int64),
+        aligned(4 * (plan.keys + KEYS)).view(np.int32),
+        aligned(4 * (plan.keys + KEYS)).view(np.float32),
+    )
+
+
+@njit(nogil=True)
+def _place(plan, group, row):
+    """Query head and query of a row among those that share a key/value head."""
+    share = plan.heads // plan.groups
+    return group * share + row // plan.queries, row % plan.queries
+
+
+@njit(nogil=True)
+def _prepare(query, used, plan, batch, group, row, rows, stride, scratch):
+    """Spread the unit's queries and find their masks; the blocks that any of them may see."""
+    limit = 0
+    for r in range(rows):
+        head, t = _place(plan, group, row + r)
+        start = batch * plan.query[0] + head * plan.query[1] + t * plan.query[2]
+        spread_query(query, start, plan.words, scratch.spread, r * stride * KEYS)
+        mask = batch * plan.mask[0] + head * plan.mask[1] + t * plan.mask[2]
+        scratch.masks[r] = mask
+        limit = max(limit, used[mask])
+    return limit
+
+
+@njit(nogil=True)
+def _score(mask, plan, first, count, blocks, stride, rows, scratch):
+    """Scores of all rows of the unit against a chunk of keys, four rows at a time."""
+    s, row = scratch, 0
+    while row < rows:
+        spread = s.spread[row * stride * KEYS :]
+        scores = s.scores[row * blocks * KEYS :]
+        masks, peaks = s.masks[row:], s.peaks[row:]
+        if row + ROWS <= rows:
+            score_four(
+                s.planes, stride, first, count, spread, scores, blocks, plan.levels, mask, masks, peaks
+            )
+            row += ROWS
+        else:
+            score_one(
+                s.planes, stride, first, count, spread, scores, blocks, plan.levels, mask, masks, peaks
+            )
+            row += 1
+
+
+@njit(nogil=True)
+def _finish(value, output, need, used, table, plan, batch, group, row, rows, blocks, guess, scratch):
+    """Threshold, selection and output of every row of the unit; the last row's threshold."""
+    start = batch * plan.value[0] + group * plan.value[1]
+    indices, weights = scratch.indices, scratch.weights
+    for r in range(rows):
+        head, t = _place(plan, group, row + r)
+        place = ((batch * plan.heads + head) * plan.queries + t) * plan.value_dim
+        wanted, limit, peak = need[scratch.masks[r]], used[scratch.masks[r]], scratch.peaks[r]
+        if wanted == 0:
+            output[place : place + plan.value_dim] = 0
+            continue
+        scores = scratch.scores[r * blocks * KEYS :]
+        guess, above = find_threshold(scores, limit, wanted, guess, peak)
+        kept = select_keys(scores, limit, guess, wanted - above, indices)
+        exponents = table[(batch * plan.table[0] + head * plan.table[1]) * plan.levels :]
+        total = weigh(scores, indices, kept, exponents, peak, weights)
+        share = np.float32(1) / total
+        average(
+            value, start, plan.value[2], plan.value_dim, indices, weights, kept, share, output, place
+        )
+    return guess
+
+
+@njit(nogil=True)
+def _attend(query, key, value, output, mask, need, used, table, plan, kind, first, last):
+    many = plan.heads // plan.groups * plan.queries
+    tiles = (many + plan.rows - 1) // plan.rows
+    blocks = (plan.keys + KEYS - 1) // KEYS
+    stride = 8 * ((plan.words + 1) // 2)
+    scratch = _allocate(plan, blocks, stride, kind)
+    guess = plan.levels
+    for unit in range(first, last):
+        batch, group = unit // tiles // plan.groups, unit // tiles % plan.groups
+        row = unit % tiles * plan.rows
+        rows = min(plan.rows, many - row)
+        limit = _prepare(query, used, plan, batch, group, row, rows, stride, scratch)
+        scratch.peaks[:] = 0
+        start = batch * plan.key[0] + group * plan.key[1]
+        for chunk in range(0, limit, _CHUNK):
+            count = min(_CHUNK, limit - chunk)
+            split_keys(
+                key, start, plan.key[2], plan.words, chunk, count, plan.keys, scratch.pairs, scratch.planes
+            )
+            _score(mask, plan, chunk, count, blocks, stride, rows, scratch)
+        guess = _finish(
+            value, output, need, used, table, plan, batch, group, row, rows, blocks, guess, scratch
+        )
+
+
+@njit(nogil=True)
+def _pack(source, shape, strides, target, first, last):
+    heads, length, width = shape
+    words = (width + 31) // 32
+    for row in range(first, last):
+        batch, head, t = row // length // heads, row // length % heads, row % length
+        start = batch * strides[0] + head * strides[1] + t * strides[2]
+        pack_row(source, start, width, target, row * words)
+
+
+@njit(nogil=True)
+def _pack_mask(source, keys, words, allowed, used):
+    blocks = (keys + KEYS - 1) // KEYS
+    for row in range(len(allowed)):
+        total = last = 0
+        for block in range(blocks):
+            first = block * KEYS
+            word = mask_word(source, row * keys + first, min(KEYS, keys - first))
+            words[row * blocks + block] = word
+            if word != np.uint64(0):
+                total += bit_count(word)
+                last = block + 1
+        allowed[row], used[row] = total, last
+
+
+def _entry_points(stamp):
+    """The entry points; `stamp` becomes part of the key under which machine code is stored."""
+
+    @njit(nogil=True, cache=True)
+    def pack(source, shape, strides, target, first, last):
+        """Signs of rows `first` .. `last` of a (B, H, L, D) array as int32 words; (H, L, D)."""
+        if stamp:
+            _pack(source, shape, strides, target, first, last)
+
+    @njit(nogil=True, cache=True)
+    def pack_mask(source, keys, words, allowed, used):
+        """Rows of bytes as bits, the allowed keys of each, and its blocks up to the last one."""
+        if stamp:
+            _pack_mask(source, keys, words, allowed, used)
+
+    @njit(nogil=True, cache=True)
+    def attend(query, key, value, output, mask, need, used, table, plan, kind, first, last):
+        """Attention of the units `first` .. `last`.
+
+        Args:
+            query, key: int32 words of the signs.
+            value: float32, or 16-bit floats as in `cpu_vectors.add_scaled`.
+            output: float32 (B, H, T, V), written.
+            mask, need, used: bits of every row of the mask, keys to keep, blocks to look at.
+            table: exp(-2 gain m) for m = 0 .. head_dim, float32, by batch and head.
+            plan: the geometry.
+            kind: any array of the type that scores have, uint8 or uint16.
+        """
+        if stamp:
+            _attend(query, key, value, output, mask, need, used, table, plan, kind, first, last)
+
+    return pack, pack_mask, attend
+
+
+def _stamp():
+    """A hash of all sources below an entry point: numba itself looks at the file of one alone."""
+    files = (Path(__file__).with_name(f"cpu_{name}.py") for name in ("vectors", "kernels", "rows"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+pack, pack_mask, attend = _entry_points(_stamp())
