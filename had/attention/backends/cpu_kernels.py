@@ -14,11 +14,13 @@ from had.attention.backends.cpu_vectors import (
     KEYS,
     add_differences,
     add_scaled,
+    append_positions,
     at_least,
     bit_count,
+    item,
+    keep_lowest,
     largest,
     load,
-    lowest_bit,
     maximum,
     no_floats,
     nonnegative,
@@ -27,16 +29,18 @@ from had.attention.backends.cpu_vectors import (
     store_scaled,
     subtract,
     transpose_bytes,
+    transpose_double,
     where,
 )
 
 ROWS = 4
 """Query rows scored together: each vector of key bits is loaded once for all of them."""
 
-_SPARE = 8  # indices written at once, wanted or not
+SPARE = KEYS
+"""Room that a list of indices needs beyond the kept keys."""
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def aligned(size):
     """Uninitialised bytes that start at a cache line."""
     buffer = np.empty(size + 64, np.uint8)
@@ -44,7 +48,7 @@ def aligned(size):
     return buffer[start : start + size]
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def mask_word(source, start, count):
     """The bits of `count` <= 64 bytes, set where they are not zero."""
     if count == KEYS:
@@ -56,7 +60,7 @@ def mask_word(source, start, count):
     return word
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def pack_row(source, start, width, target, place):
     """One bit for each float32 of a row, 1 where it is >= 0, in int32 words."""
     done = 0
@@ -76,7 +80,7 @@ def pack_row(source, start, width, target, place):
         place += 1
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def spread_query(words, start, width, target, place):
     """Each byte of a query's bits in 64 lanes, ready to be compared with a plane of keys."""
     for byte in range(4 * width):
@@ -84,7 +88,7 @@ def spread_query(words, start, width, target, place):
         store(target, place + byte * KEYS, splat(target, value))
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def split_keys(words, start, stride, width, first, blocks, keys, pairs, planes):
     """Planes of the keys in `blocks` blocks from `first` on: byte p of 64 keys' bits in a row.
 
@@ -99,6 +103,9 @@ def split_keys(words, start, stride, width, first, blocks, keys, pairs, planes):
     for block in range(blocks):
         key = (first + block) * KEYS
         inside = min(KEYS, keys - key)
+        if stride == 4 and width == 4 and inside == KEYS:
+            transpose_double(words, start + key * stride, planes, block * 16 * KEYS)
+            continue
         for column in range(columns):
             place = (block * columns + column) * 8 * KEYS
             source = start + key * stride + 2 * column
@@ -109,7 +116,7 @@ def split_keys(words, start, stride, width, first, blocks, keys, pairs, planes):
             transpose_bytes(pairs, 0, planes, place)
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _gather_pairs(words, source, stride, width, inside, pairs):
     """The same pair of words of 64 keys, side by side; zeros where there is none."""
     if width == 2 and inside == KEYS:
@@ -123,178 +130,172 @@ def _gather_pairs(words, source, stride, width, inside, pairs):
             pairs[2 * key + word] = words[source + key * stride + word]
 
 
-@njit(nogil=True)
-def score_four(planes, stride, first, count, queries, scores, blocks, levels, mask, masks, peaks):
-    """Scores of four rows against a chunk of keys.
+@njit(nogil=True, error_model="numpy")
+def score_four(planes, stride, first, count, queries, row, scores, blocks, levels, mask, masks, peaks):
+    """Scores of the rows `row` .. `row + 3` against a chunk of keys.
 
     Args:
         planes, stride: bits of the chunk's keys, [block][byte][64]; bytes of a key.
         first, count: the chunk's first block, and how many it has.
-        queries: bits of the four queries, [row][byte][64].
+        queries: bits of the queries, [row][byte][64].
         scores, blocks: result, [row][block][64], and the blocks of a row.
         levels: the score of a key equal to the query.
         mask, masks: bits, [row of the mask][block], and which row of the mask each query has.
         peaks: the largest score of each row so far, updated.
     """
-    zero = splat(scores, 0)
+    zero, best = splat(scores, 0), splat(scores, levels)
     peak0 = peak1 = peak2 = peak3 = zero
-    row = stride * KEYS
+    query0 = row * stride * KEYS
+    query1 = query0 + stride * KEYS
+    query2, query3 = query1 + stride * KEYS, query1 + 2 * stride * KEYS
+    words0, words1 = masks[row] * blocks, masks[row + 1] * blocks
+    words2, words3 = masks[row + 2] * blocks, masks[row + 3] * blocks
     for block in range(count):
         sum0 = sum1 = sum2 = sum3 = zero
         for byte in range(stride):
-            key = load(planes, (block * stride + byte) * KEYS)
-            lane = byte * KEYS
-            sum0 = add_differences(sum0, key, load(queries, lane))
-            sum1 = add_differences(sum1, key, load(queries, lane + row))
-            sum2 = add_differences(sum2, key, load(queries, lane + 2 * row))
-            sum3 = add_differences(sum3, key, load(queries, lane + 3 * row))
+            key, lane = load(planes, (block * stride + byte) * KEYS), byte * KEYS
+            sum0 = add_differences(sum0, key, load(queries, query0 + lane))
+            sum1 = add_differences(sum1, key, load(queries, query1 + lane))
+            sum2 = add_differences(sum2, key, load(queries, query2 + lane))
+            sum3 = add_differences(sum3, key, load(queries, query3 + lane))
         at = first + block
-        score0 = where(mask[masks[0] * blocks + at], subtract(splat(scores, levels), sum0))
-        score1 = where(mask[masks[1] * blocks + at], subtract(splat(scores, levels), sum1))
-        score2 = where(mask[masks[2] * blocks + at], subtract(splat(scores, levels), sum2))
-        score3 = where(mask[masks[3] * blocks + at], subtract(splat(scores, levels), sum3))
-        store(scores, at * KEYS, score0)
-        store(scores, (blocks + at) * KEYS, score1)
-        store(scores, (2 * blocks + at) * KEYS, score2)
-        store(scores, (3 * blocks + at) * KEYS, score3)
+        score0 = where(item(mask, words0 + at), subtract(best, sum0))
+        score1 = where(item(mask, words1 + at), subtract(best, sum1))
+        score2 = where(item(mask, words2 + at), subtract(best, sum2))
+        score3 = where(item(mask, words3 + at), subtract(best, sum3))
+        at = (row * blocks + at) * KEYS
+        store(scores, at, score0)
+        store(scores, at + blocks * KEYS, score1)
+        store(scores, at + 2 * blocks * KEYS, score2)
+        store(scores, at + 3 * blocks * KEYS, score3)
         peak0, peak1 = maximum(peak0, score0), maximum(peak1, score1)
         peak2, peak3 = maximum(peak2, score2), maximum(peak3, score3)
-    peaks[0] = max(peaks[0], largest(peak0))
-    peaks[1] = max(peaks[1], largest(peak1))
-    peaks[2] = max(peaks[2], largest(peak2))
-    peaks[3] = max(peaks[3], largest(peak3))
+    peaks[row] = max(peaks[row], largest(peak0))
+    peaks[row + 1] = max(peaks[row + 1], largest(peak1))
+    peaks[row + 2] = max(peaks[row + 2], largest(peak2))
+    peaks[row + 3] = max(peaks[row + 3], largest(peak3))
 
 
-@njit(nogil=True)
-def score_one(planes, stride, first, count, queries, scores, blocks, levels, mask, masks, peaks):
+@njit(nogil=True, error_model="numpy")
+def score_one(planes, stride, first, count, queries, row, scores, blocks, levels, mask, masks, peaks):
     """As `score_four`, for one row."""
-    peak = splat(scores, 0)
+    best, peak, words = splat(scores, levels), splat(scores, 0), masks[row] * blocks
     for block in range(count):
         differences = splat(scores, 0)
         for byte in range(stride):
             key = load(planes, (block * stride + byte) * KEYS)
-            differences = add_differences(differences, key, load(queries, byte * KEYS))
+            query = load(queries, (row * stride + byte) * KEYS)
+            differences = add_differences(differences, key, query)
         at = first + block
-        score = where(mask[masks[0] * blocks + at], subtract(splat(scores, levels), differences))
-        store(scores, at * KEYS, score)
+        score = where(item(mask, words + at), subtract(best, differences))
+        store(scores, (row * blocks + at) * KEYS, score)
         peak = maximum(peak, score)
-    peaks[0] = max(peaks[0], largest(peak))
+    peaks[row] = max(peaks[row], largest(peak))
 
 
-@njit(nogil=True)
-def count_from(scores, blocks, level):
-    """How many scores of a row reach the level."""
-    total = 0
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def _count_four(scores, place, blocks, level):
+    """How many scores of a row reach the level, and each of the three above it."""
+    count0 = count1 = count2 = count3 = 0
     for block in range(blocks):
-        total += bit_count(at_least(load(scores, block * KEYS), level))
-    return total
+        score = load(scores, place + block * KEYS)
+        count0 += bit_count(at_least(score, level))
+        count1 += bit_count(at_least(score, level + 1))
+        count2 += bit_count(at_least(score, level + 2))
+        count3 += bit_count(at_least(score, level + 3))
+    return count0, count1, count2, count3
 
 
-@njit(nogil=True)
-def find_threshold(scores, blocks, need, guess, peak):
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def find_threshold(scores, place, blocks, need, guess, peak):
     """The highest level that `need` scores reach, and how many are above it.
+
+    Four neighbouring levels are counted in one pass over the scores. Rows of a head agree to a
+    level or two, so the first pass mostly decides; otherwise the window moves, further each time,
+    but never by more than half of the levels that are left.
 
     Args:
         need: 1 .. the number of allowed keys.
-        guess: tried first, then its neighbours at growing distance; rows of a head agree to a
-            level or two, so two or three counts decide where a bisection takes seven.
+        guess: the level tried first.
         peak: the row's largest score.
     """
-    low, high, above = 1, peak + 1, 0  # count(low) >= need > count(high) = above
-    probe, step = min(max(guess, 2), peak), 1
-    below_known = above_known = False
-    while high - low > 1:
-        count = count_from(scores, blocks, probe)
-        if count >= need:
-            low, below_known = probe, True
+    low, high, step = 0, peak + 1, 4  # count(low) >= need > count(high)
+    level = max(0, min(guess - 1, peak - 2))
+    while True:
+        count0, count1, count2, count3 = _count_four(scores, place, blocks, level)
+        if count0 >= need > count3:
+            if count2 >= need:
+                return level + 2, count3
+            return (level + 1, count2) if count1 >= need else (level, count1)
+        if count0 < need:
+            high = level
+            level = max(level - step, (low + high) // 2)
         else:
-            high, above, above_known = probe, count, True
-        if below_known and above_known:
-            probe = (low + high) // 2
-        else:
-            probe = min(low + step, high - 1) if below_known else max(high - step, low + 1)
+            low = level + 3
+            level = min(level + step, (low + high) // 2, peak - 2)
         step *= 2
-    return low, above
 
 
-@njit(nogil=True)
-def select_keys(scores, blocks, level, ties, indices):
-    """Indices of the scores above the level and of the first `ties` that equal it, ascending."""
-    kept = 0
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def select_keys(scores, place, blocks, level, ties, indices, start):
+    """List the keys above the level and the first `ties` that equal it, ascending; their number."""
+    kept = start
     for block in range(blocks):
-        score = load(scores, block * KEYS)
+        score = load(scores, place + block * KEYS)
         chosen = at_least(score, level)
         if chosen == np.uint64(0):
             continue
         tied = chosen & ~at_least(score, level + 1)
-        count = bit_count(tied)
-        if count > ties:
-            for _ in range(ties):
-                tied &= tied - np.uint64(1)
-            chosen ^= tied  # what is left of them comes too late
-            count = ties
-        ties -= count
-        kept = _write_indices(chosen, block * KEYS, indices, kept)
-    return kept
+        first = keep_lowest(tied, ties)
+        ties -= bit_count(first)
+        chosen ^= tied ^ first  # the other ties come too late
+        append_positions(chosen, block * KEYS, indices, kept)
+        kept += bit_count(chosen)
+    return kept - start
 
 
-@njit(nogil=True)
-def _write_indices(chosen, first, indices, kept):
-    """Append the positions of a mask's bits; eight are written blindly, which needs no branch."""
-    count = bit_count(chosen)
-    for i in range(_SPARE):
-        indices[kept + i] = first + lowest_bit(chosen)
-        chosen &= chosen - np.uint64(1)
-    for i in range(_SPARE, count):
-        indices[kept + i] = first + lowest_bit(chosen)
-        chosen &= chosen - np.uint64(1)
-    return kept + count
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def _weight(scores, place, table, best, key):
+    """exp(-2 gain (best - score)) by table; `best` is where the entry of the best score lies."""
+    return item(table, best - np.int64(item(scores, place + key)))
 
 
-@njit(nogil=True)
-def weigh(scores, indices, kept, table, peak, weights):
-    """Softmax weights of the kept keys before they are divided by their sum, which is returned."""
-    total = np.float32(0)
-    for i in range(kept):
-        weight = table[peak - np.int64(scores[indices[i]])]
-        weights[i] = weight
-        total += weight
-    return total
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def average(values, start, stride, width, scores, place, table, best, indices, first, kept, output, to):
+    """Softmax average of the kept keys' values, 64 columns at a time, then 16.
 
-
-@njit(nogil=True)
-def average(values, start, stride, width, indices, weights, kept, factor, output, place):
-    """factor * sum of weight times value over the kept keys, 64 columns at a time, then 16."""
+    Args:
+        values, start, stride, width: where the first key's lie, from key to key, V >= 16.
+        scores, place: the row's.
+        table, best: softmax weights, and where that of the row's largest score lies.
+        indices, first, kept: the kept keys.
+        output, to: where the result goes.
+    """
     column = 0
     while column + 64 <= width:
-        from_, to = start + column, place + column
-        _average_64(values, from_, stride, indices, weights, kept, factor, output, to)
+        total = np.float32(0)
+        sum0 = sum1 = sum2 = sum3 = no_floats()
+        for i in range(first, first + kept):
+            key = np.int64(item(indices, i))
+            weight, row = _weight(scores, place, table, best, key), start + key * stride + column
+            total += weight
+            sum0 = add_scaled(sum0, weight, values, row)
+            sum1 = add_scaled(sum1, weight, values, row + 16)
+            sum2 = add_scaled(sum2, weight, values, row + 32)
+            sum3 = add_scaled(sum3, weight, values, row + 48)
+        share = np.float32(1) / total
+        store_scaled(output, to + column, share, sum0)
+        store_scaled(output, to + column + 16, share, sum1)
+        store_scaled(output, to + column + 32, share, sum2)
+        store_scaled(output, to + column + 48, share, sum3)
         column += 64
     while column < width:
         column = min(column, width - 16)  # the last 16 may overlap those before
-        from_, to = start + column, place + column
-        _average_16(values, from_, stride, indices, weights, kept, factor, output, to)
+        total, sum0 = np.float32(0), no_floats()
+        for i in range(first, first + kept):
+            key = np.int64(item(indices, i))
+            weight = _weight(scores, place, table, best, key)
+            total += weight
+            sum0 = add_scaled(sum0, weight, values, start + key * stride + column)
+        store_scaled(output, to + column, np.float32(1) / total, sum0)
         column += 16
-
-
-@njit(nogil=True)
-def _average_64(values, start, stride, indices, weights, kept, factor, output, place):
-    sum0 = sum1 = sum2 = sum3 = no_floats()
-    for i in range(kept):
-        weight, row = weights[i], start + indices[i] * stride
-        sum0 = add_scaled(sum0, weight, values, row)
-        sum1 = add_scaled(sum1, weight, values, row + 16)
-        sum2 = add_scaled(sum2, weight, values, row + 32)
-        sum3 = add_scaled(sum3, weight, values, row + 48)
-    store_scaled(output, place, factor, sum0)
-    store_scaled(output, place + 16, factor, sum1)
-    store_scaled(output, place + 32, factor, sum2)
-    store_scaled(output, place + 48, factor, sum3)
-
-
-@njit(nogil=True)
-def _average_16(values, start, stride, indices, weights, kept, factor, output, place):
-    total = no_floats()
-    for i in range(kept):
-        total = add_scaled(total, weights[i], values, start + indices[i] * stride)
-    store_scaled(output, place, factor, total)

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ _LANES = 16
 _TASKS = 4  # a thread, so that the last to finish keeps nobody waiting for long
 _SMALL = 2**16  # scores below which a second thread costs more than it brings
 
+_SCORES_8, _SCORES_16 = np.empty(1, np.uint8), np.empty(1, np.uint16)
 _AS_NUMBERS = {torch.bfloat16: torch.uint16, torch.float16: torch.int16, torch.bool: torch.uint8}
 
 
@@ -57,17 +58,18 @@ def attend(call: PackedCall) -> Tensor:
     output = torch.empty(batch, heads, queries, value.shape[3])
     if not output.numel() or not keys:
         return call.value.new_zeros(batch, heads, queries, width)
-    mask, allowed, used, mask_strides = _mask(call.mask, keys)
+    bits, need, used, room = _bits(call.mask, keys, call.n)
     table, table_strides = _table(call.gain, call.head_dim)
     rows = max(4, min(32, _SCORES // (-(-keys // _BLOCK) * _BLOCK) // 4 * 4))
+    rows = min(rows, heads // groups * queries)
     plan = cpu_rows.Plan(
-        *(heads, groups, queries, keys, words, value.shape[3], call.head_dim + 1, rows),
-        *(query.stride()[:3], key.stride()[:3], value.stride()[:3], mask_strides, table_strides),
+        *(heads, groups, queries, keys, words, value.shape[3], call.head_dim + 1, rows, room),
+        *(query.stride()[:3], key.stride()[:3], value.stride()[:3]),
+        *(_mask_strides(call.mask), table_strides),
     )
-    kind = np.empty(1, np.uint8 if call.head_dim <= _BYTE_LEVELS else np.uint16)
-    need = keys_to_keep(call.n, allowed).numpy()
+    kind = _SCORES_8 if call.head_dim <= _BYTE_LEVELS else _SCORES_16
     arrays = (_flat(query), _flat(key), _flat(value), _flat(output))
-    rest = (mask, need, used, _flat(table), plan, kind)
+    rest = (bits, need, used, table, plan, kind)
 
     def task(first: int, last: int) -> None:
         cpu_rows.attend(*arrays, *rest, first, last)
@@ -79,53 +81,75 @@ def attend(call: PackedCall) -> Tensor:
 
 def _flat(x: Tensor) -> np.ndarray:
     """The memory that a tensor spans, from its first element on, as a contiguous array."""
-    span = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
-    x = x.detach().as_strided((span,), (1,))
-    return x.view(_AS_NUMBERS.get(x.dtype, x.dtype)).numpy()
+    x = x.detach() if x.requires_grad else x
+    numbers = _AS_NUMBERS.get(x.dtype)
+    x = x if numbers is None else x.view(numbers)
+    if x.is_contiguous():
+        return x.numpy().reshape(-1)
+    reach = ((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    return x.as_strided((1 + sum(reach),), (1,)).numpy()
 
 
-def _mask(
-    mask: Tensor | None, keys: int
-) -> tuple[np.ndarray, Tensor, np.ndarray, tuple[int, int, int]]:
-    """Bits of the distinct rows of a mask, allowed keys and blocks in use of each, their strides."""
+def _bits(
+    mask: Tensor | None, keys: int, n: int | float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """A mask's distinct rows as bits; of each, keys to keep and blocks in use; most keys to keep."""
     if mask is None:
-        return *_all_keys(keys), (0, 0, 0)
-    mask = mask.expand((1,) * (4 - mask.dim()) + mask.shape)
-    for dim in range(3):
-        if mask.stride(dim) == 0:
-            mask = mask.narrow(dim, 0, 1)
-    mask = mask.expand(*mask.shape[:3], keys).contiguous()
-    batch, heads, queries = mask.shape[:3]
-    strides = (
-        heads * queries * (batch > 1),
-        queries * (heads > 1),
-        int(queries > 1),
-    )
-    return *_mask_bits(mask, keys), strides
+        return _all_keys(keys, n)
+    distinct = _distinct(mask)
+    return _pack_rows(distinct.expand(*distinct.shape[:3], keys).contiguous(), n)
 
 
-def _mask_bits(mask: Tensor, keys: int) -> tuple[np.ndarray, Tensor, np.ndarray]:
+@lru_cache(maxsize=256)
+def _all_keys(
+    keys: int, n: int | float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    return _pack_rows(torch.ones(1, 1, 1, keys, dtype=torch.bool), n)
+
+
+def _pack_rows(
+    mask: Tensor, n: int | float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    keys = mask.shape[3]
     rows = math.prod(mask.shape[:3])
     bits = np.empty(rows * -(-keys // _BLOCK), np.uint64)
     allowed = torch.empty(rows, dtype=torch.int64)
     used = np.empty(rows, np.int64)
     cpu_rows.pack_mask(_flat(mask), keys, bits, allowed.numpy(), used)
-    return bits, allowed, used
+    need = keys_to_keep(n, allowed)
+    return bits, need.numpy(), used, int(need.max())
 
 
-def _all_keys(keys: int) -> tuple[np.ndarray, Tensor, np.ndarray]:
-    return _mask_bits(torch.ones(1, 1, 1, keys, dtype=torch.bool), keys)
+def _distinct(mask: Tensor) -> Tensor:
+    """The mask in four dimensions, those that merely repeat it cut to one."""
+    mask = mask.expand((1,) * (4 - mask.dim()) + mask.shape)
+    for dim in range(3):
+        mask = mask if mask.stride(dim) else mask.narrow(dim, 0, 1)
+    return mask
 
 
-def _table(gain: Tensor | float, head_dim: int) -> tuple[Tensor, tuple[int, int]]:
+def _mask_strides(mask: Tensor | None) -> tuple[int, int, int]:
+    """Rows of the packed mask from one batch, head and query to the next."""
+    if mask is None:
+        return 0, 0, 0
+    batch, heads, queries = _distinct(mask).shape[:3]
+    return heads * queries * (batch > 1), queries * (heads > 1), int(queries > 1)
+
+
+def _table(gain: Tensor | float, head_dim: int) -> tuple[np.ndarray, tuple[int, int]]:
     """exp(-2 gain m) for m = 0 .. head_dim bits fewer than the best key's; strides of its rows."""
-    steps = torch.arange(head_dim + 1, dtype=torch.float32)
     if not isinstance(gain, Tensor) or gain.numel() == 1:
-        return torch.exp(-2.0 * float(gain) * steps), (0, 0)
+        return _table_of(float(gain), head_dim), (0, 0)
+    steps = torch.arange(head_dim + 1, dtype=torch.float32)
     gain = gain.detach().float()
     gain = gain.expand((1,) * (4 - gain.dim()) + gain.shape)
     batch, heads = gain.shape[:2]
-    return torch.exp(-2.0 * gain * steps).contiguous(), (heads * (batch > 1), int(heads > 1))
+    return _flat(torch.exp(-2.0 * gain * steps)), (heads * (batch > 1), int(heads > 1))
+
+
+@lru_cache(maxsize=1024)
+def _table_of(gain: float, head_dim: int) -> np.ndarray:
+    return torch.exp(-2.0 * gain * torch.arange(head_dim + 1, dtype=torch.float32)).numpy()
 
 
 def _spread(task: Callable[[int, int], None], units: int, cost: int) -> None:

@@ -21,6 +21,7 @@ from numba import njit
 
 from had.attention.backends.cpu_kernels import (
     ROWS,
+    SPARE,
     aligned,
     average,
     find_threshold,
@@ -31,7 +32,6 @@ from had.attention.backends.cpu_kernels import (
     select_keys,
     split_keys,
     spread_query,
-    weigh,
 )
 from had.attention.backends.cpu_vectors import KEYS, bit_count
 
@@ -45,6 +45,7 @@ class Plan(NamedTuple):
         heads, groups, queries, keys, words, value_dim: H, G, T, S, W, V.
         levels: head_dim + 1, the score of a key equal to the query.
         rows: query rows of a unit.
+        room: the most keys that any row keeps.
         query, key, value: strides of the words and of the values.
         mask: strides in rows of the mask; 0 where rows share one.
         table: strides in rows of the softmax table, of batch and head.
@@ -58,6 +59,7 @@ class Plan(NamedTuple):
     value_dim: int
     levels: int
     rows: int
+    room: int
     query: tuple[int, int, int]
     key: tuple[int, int, int]
     value: tuple[int, int, int]
@@ -74,7 +76,7 @@ class Scratch(NamedTuple):
         spread: query bits of a unit, [row][byte][64].
         scores: of a unit, [row][key].
         peaks, masks: the largest score of each row, and which row of the mask is its own.
-        indices, weights: the kept keys of one row.
+        indices, kept: the keys that each row keeps, and how many.
     """
 
     planes: np.ndarray
@@ -84,10 +86,10 @@ class Scratch(NamedTuple):
     peaks: np.ndarray
     masks: np.ndarray
     indices: np.ndarray
-    weights: np.ndarray
+    kept: np.ndarray
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _allocate(plan, blocks, stride, kind):
     spread = aligned(plan.rows * stride * KEYS)
     spread[:] = 0  # an odd number of words leaves planes that no query fills
@@ -98,19 +100,19 @@ def _allocate(plan, blocks, stride, kind):
         aligned(plan.rows * blocks * KEYS * kind.itemsize).view(kind.dtype),
         np.empty(plan.rows, np.int64),
         np.empty(plan.rows, np.int64),
-        aligned(4 * (plan.keys + KEYS)).view(np.int32),
-        aligned(4 * (plan.keys + KEYS)).view(np.float32),
+        aligned(4 * (plan.rows * plan.room + SPARE)).view(np.int32),
+        np.empty(plan.rows, np.int64),
     )
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _place(plan, group, row):
     """Query head and query of a row among those that share a key/value head."""
     share = plan.heads // plan.groups
     return group * share + row // plan.queries, row % plan.queries
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _prepare(query, used, plan, batch, group, row, rows, stride, scratch):
     """Spread the unit's queries and find their masks; the blocks that any of them may see."""
     limit = 0
@@ -124,51 +126,55 @@ def _prepare(query, used, plan, batch, group, row, rows, stride, scratch):
     return limit
 
 
-@njit(nogil=True)
-def _score(mask, plan, first, count, blocks, stride, rows, scratch):
+@njit(nogil=True, error_model="numpy")
+def _score(mask, plan, first, count, blocks, stride, rows, s):
     """Scores of all rows of the unit against a chunk of keys, four rows at a time."""
-    s, row = scratch, 0
-    while row < rows:
-        spread = s.spread[row * stride * KEYS :]
-        scores = s.scores[row * blocks * KEYS :]
-        masks, peaks = s.masks[row:], s.peaks[row:]
-        if row + ROWS <= rows:
-            score_four(
-                s.planes, stride, first, count, spread, scores, blocks, plan.levels, mask, masks, peaks
-            )
-            row += ROWS
-        else:
-            score_one(
-                s.planes, stride, first, count, spread, scores, blocks, plan.levels, mask, masks, peaks
-            )
-            row += 1
-
-
-@njit(nogil=True)
-def _finish(value, output, need, used, table, plan, batch, group, row, rows, blocks, guess, scratch):
-    """Threshold, selection and output of every row of the unit; the last row's threshold."""
-    start = batch * plan.value[0] + group * plan.value[1]
-    indices, weights = scratch.indices, scratch.weights
-    for r in range(rows):
-        head, t = _place(plan, group, row + r)
-        place = ((batch * plan.heads + head) * plan.queries + t) * plan.value_dim
-        wanted, limit, peak = need[scratch.masks[r]], used[scratch.masks[r]], scratch.peaks[r]
-        if wanted == 0:
-            output[place : place + plan.value_dim] = 0
-            continue
-        scores = scratch.scores[r * blocks * KEYS :]
-        guess, above = find_threshold(scores, limit, wanted, guess, peak)
-        kept = select_keys(scores, limit, guess, wanted - above, indices)
-        exponents = table[(batch * plan.table[0] + head * plan.table[1]) * plan.levels :]
-        total = weigh(scores, indices, kept, exponents, peak, weights)
-        share = np.float32(1) / total
-        average(
-            value, start, plan.value[2], plan.value_dim, indices, weights, kept, share, output, place
+    row = 0
+    while row + ROWS <= rows:
+        score_four(
+            *(s.planes, stride, first, count, s.spread, row),
+            *(s.scores, blocks, plan.levels, mask, s.masks, s.peaks),
         )
+        row += ROWS
+    while row < rows:
+        score_one(
+            *(s.planes, stride, first, count, s.spread, row),
+            *(s.scores, blocks, plan.levels, mask, s.masks, s.peaks),
+        )
+        row += 1
+
+
+@njit(nogil=True, error_model="numpy")
+def _select(need, used, plan, rows, blocks, guess, s):
+    """The kept keys of every row of the unit; the last threshold, where the next search starts."""
+    for row in range(rows):
+        wanted, limit, place = need[s.masks[row]], used[s.masks[row]], row * blocks * KEYS
+        s.kept[row] = 0
+        if wanted == 0:
+            continue
+        guess, above = find_threshold(s.scores, place, limit, wanted, guess, s.peaks[row])
+        first = row * plan.room
+        s.kept[row] = select_keys(s.scores, place, limit, guess, wanted - above, s.indices, first)
     return guess
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
+def _average(value, start, output, table, plan, batch, group, row, rows, blocks, s):
+    """The output of every row of the unit."""
+    for r in range(rows):
+        head, t = _place(plan, group, row + r)
+        to = ((batch * plan.heads + head) * plan.queries + t) * plan.value_dim
+        if s.kept[r] == 0:
+            output[to : to + plan.value_dim] = 0
+            continue
+        best = (batch * plan.table[0] + head * plan.table[1]) * plan.levels + s.peaks[r]
+        average(
+            *(value, start, plan.value[2], plan.value_dim, s.scores, r * blocks * KEYS),
+            *(table, best, s.indices, r * plan.room, s.kept[r], output, to),
+        )
+
+
+@njit(nogil=True, error_model="numpy")
 def _attend(query, key, value, output, mask, need, used, table, plan, kind, first, last):
     many = plan.heads // plan.groups * plan.queries
     tiles = (many + plan.rows - 1) // plan.rows
@@ -189,12 +195,12 @@ def _attend(query, key, value, output, mask, need, used, table, plan, kind, firs
                 key, start, plan.key[2], plan.words, chunk, count, plan.keys, scratch.pairs, scratch.planes
             )
             _score(mask, plan, chunk, count, blocks, stride, rows, scratch)
-        guess = _finish(
-            value, output, need, used, table, plan, batch, group, row, rows, blocks, guess, scratch
-        )
+        guess = _select(need, used, plan, rows, blocks, guess, scratch)
+        start = batch * plan.value[0] + group * plan.value[1]
+        _average(value, start, output, table, plan, batch, group, row, rows, blocks, scratch)
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _pack(source, shape, strides, target, first, last):
     heads, length, width = shape
     words = (width + 31) // 32
@@ -204,7 +210,7 @@ def _pack(source, shape, strides, target, first, last):
         pack_row(source, start, width, target, row * words)
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _pack_mask(source, keys, words, allowed, used):
     blocks = (keys + KEYS - 1) // KEYS
     for row in range(len(allowed)):
@@ -222,19 +228,19 @@ def _pack_mask(source, keys, words, allowed, used):
 def _entry_points(stamp):
     """The entry points; `stamp` becomes part of the key under which machine code is stored."""
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True, error_model="numpy", cache=True)
     def pack(source, shape, strides, target, first, last):
         """Signs of rows `first` .. `last` of a (B, H, L, D) array as int32 words; (H, L, D)."""
         if stamp:
             _pack(source, shape, strides, target, first, last)
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True, error_model="numpy", cache=True)
     def pack_mask(source, keys, words, allowed, used):
         """Rows of bytes as bits, the allowed keys of each, and its blocks up to the last one."""
         if stamp:
             _pack_mask(source, keys, words, allowed, used)
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True, error_model="numpy", cache=True)
     def attend(query, key, value, output, mask, need, used, table, plan, kind, first, last):
         """Attention of the units `first` .. `last`.
 

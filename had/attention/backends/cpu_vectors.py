@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
@@ -210,39 +211,138 @@ def bit_count(typing, word):
 
 
 @intrinsic
-def lowest_bit(typing, word):
-    """The position of the lowest set bit of a uint64; 64 if there is none."""
+def item(typing, array, index):
+    """One element; unlike `array[index]` it never counts from the end, which would cost a test."""
 
     def generate(context, builder, signature, arguments):
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+        source, position = arguments
+        data = context.make_array(array)(context, builder, source).data
+        return builder.load(builder.gep(data, [position]))
 
-    return types.int64(types.uint64), generate
+    return array.dtype(array, types.intp), generate
+
+
+def _has(context, feature):
+    """Whether the machine that code is generated for has a feature, by LLVM's name of it."""
+    return f"+{feature}" in context.codegen().magic_tuple()[2].split(",")
+
+
+@intrinsic
+def keep_lowest(typing, word, count):
+    """The word's `count` lowest set bits, in one instruction (BMI2) where there is one."""
+
+    def generate(context, builder, signature, arguments):
+        bits, wanted = arguments
+        if _has(context, "bmi2"):
+            ones = builder.sub(builder.shl(_INT64(1), wanted), _INT64(1))
+            everything = builder.icmp_signed(">=", wanted, _INT64(KEYS))
+            ones = builder.select(everything, _INT64(-1), ones)
+            return _call(builder, "llvm.x86.bmi.pdep.64", _INT64, [ones, bits])
+        rest = cgutils.alloca_once_value(builder, bits)
+        with cgutils.for_range(builder, wanted):
+            left = builder.load(rest)
+            builder.store(builder.and_(left, builder.sub(left, _INT64(1))), rest)
+        return builder.xor(bits, builder.load(rest))
+
+    return types.uint64(types.uint64, types.int64), generate
+
+
+@intrinsic
+def append_positions(typing, word, first, array, index):
+    """Write `first` + the position of every set bit to an int32 array from `index` on.
+
+    Several are written at a time, wanted or not: up to 64 elements beyond may be overwritten. That
+    takes no branch a bit, which would often be mispredicted.
+    """
+
+    def generate(context, builder, signature, arguments):
+        write = _compress_positions if _has(context, "avx512vbmi2") else _peel_positions
+        bits, base, target, position = arguments
+        pointer = _pointer(context, builder, array, target, position, _INT32)
+        write(builder, bits, builder.trunc(base, _INT32), pointer)
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.int64, array, types.intp), generate
+
+
+def _compress_positions(builder, bits, base, pointer):
+    """16 positions at a time: bytes 0 .. 63 squeezed together in a register, then widened."""
+    bytes_, words = ir.VectorType(_INT8, KEYS), ir.VectorType(_INT32, 16)
+    mask = builder.bitcast(bits, ir.VectorType(ir.IntType(1), KEYS))
+    arguments = [ir.Constant(bytes_, list(range(KEYS))), mask, ir.Constant(bytes_, ir.Undefined)]
+    positions = _call(builder, "llvm.experimental.vector.compress.v64i8", bytes_, arguments)
+    count = builder.ctpop(bits)
+    for part in range(4):
+        quarter = _shuffle(builder, positions, None, list(range(16 * part, 16 * part + 16)))
+        with builder.if_then(builder.icmp_signed(">", count, _INT64(16 * part)), likely=part == 0):
+            wide = builder.add(builder.zext(quarter, words), _splat(builder, base, 16))
+            into = builder.bitcast(pointer, words.as_pointer())
+            builder.store(wide, builder.gep(into, [_INT32(part)])).align = 4
+
+
+def _peel_positions(builder, bits, base, pointer):
+    """8 positions at a time: count trailing zeros, clear the lowest bit."""
+    count, rest = builder.ctpop(bits), cgutils.alloca_once_value(builder, bits)
+    eighths = builder.lshr(builder.add(count, _INT64(7)), _INT64(3))
+    with cgutils.for_range(builder, eighths) as loop:
+        left, start = builder.load(rest), builder.mul(loop.index, _INT64(8))
+        for i in range(8):
+            lowest = builder.trunc(builder.cttz(left, ir.Constant(ir.IntType(1), 0)), _INT32)
+            place = builder.gep(pointer, [builder.add(start, _INT64(i))])
+            builder.store(builder.add(base, lowest), place).align = 4
+            left = builder.and_(left, builder.sub(left, _INT64(1)))
+        builder.store(left, rest)
 
 
 @intrinsic
 def transpose_bytes(typing, words, start, planes, index):
-    """Split 64 pairs of int32 words into 8 planes of 64 bytes.
-
-    Byte i of plane p is byte p of pair i. A byte shuffle within every 8 pairs gathers their p-th
-    bytes in 64 bits; a transposition of 8 x 8 such parts brings the planes together.
-    """
-    eight, bytes_ = ir.VectorType(_INT64, 8), ir.VectorType(_INT8, 64)
+    """Split 64 pairs of int32 words into 8 planes of 64 bytes: byte i of plane p is p of pair i."""
+    eight = ir.VectorType(_INT64, 8)
 
     def generate(context, builder, signature, arguments):
         source, first, target, position = arguments
         pointer = _pointer(context, builder, words, source, first, eight)
-        rows = [_read(builder, builder.gep(pointer, [_INT32(i)]), 4) for i in range(8)]
-        within = [8 * (place % 8) + place // 8 for place in range(64)]
-        rows = [_shuffle(builder, builder.bitcast(row, bytes_), None, within) for row in rows]
-        rows = [builder.bitcast(row, eight) for row in rows]
-        for step in (1, 2, 4):
-            rows = _exchange(builder, rows, step)
         into = _pointer(context, builder, planes, target, position, eight)
-        for i, row in enumerate(rows):
-            builder.store(row, builder.gep(into, [_INT32(i)])).align = 1
+        pairs = [_read(builder, builder.gep(pointer, [_INT32(i)]), 4) for i in range(8)]
+        _write_planes(builder, pairs, into, 0)
         return context.get_dummy_value()
 
     return types.void(words, types.intp, planes, types.intp), generate
+
+
+@intrinsic
+def transpose_double(typing, words, start, planes, index):
+    """As `transpose_bytes`, of 64 keys with two pairs of words each: 16 planes."""
+    eight = ir.VectorType(_INT64, 8)
+
+    def generate(context, builder, signature, arguments):
+        source, first, target, position = arguments
+        pointer = _pointer(context, builder, words, source, first, eight)
+        into = _pointer(context, builder, planes, target, position, eight)
+        loaded = [_read(builder, builder.gep(pointer, [_INT32(i)]), 4) for i in range(16)]
+        for pair in range(2):
+            places = list(range(pair, 16, 2))
+            pairs = [_shuffle(builder, *loaded[i : i + 2], places) for i in range(0, 16, 2)]
+            _write_planes(builder, pairs, into, 8 * pair)
+        return context.get_dummy_value()
+
+    return types.void(words, types.intp, planes, types.intp), generate
+
+
+def _write_planes(builder, rows, pointer, first):
+    """Transpose 64 groups of 8 bytes, in 8 vectors, and store them from vector `first` on.
+
+    A byte shuffle within every 8 groups gathers their p-th bytes in 64 bits; a transposition of
+    8 x 8 such parts brings the planes together.
+    """
+    bytes_, eight = ir.VectorType(_INT8, KEYS), ir.VectorType(_INT64, 8)
+    within = [8 * (place % 8) + place // 8 for place in range(KEYS)]
+    rows = [_shuffle(builder, builder.bitcast(row, bytes_), None, within) for row in rows]
+    rows = [builder.bitcast(row, eight) for row in rows]
+    for step in (1, 2, 4):
+        rows = _exchange(builder, rows, step)
+    for i, row in enumerate(rows):
+        builder.store(row, builder.gep(pointer, [_INT32(first + i)])).align = 1
 
 
 def _shuffle(builder, left, right, places):
