@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 
 from had.attention.backends.base import AttentionCall, Backend, PackedCall
+from had.attention.backends.cpu import CpuBackend
 from had.attention.backends.eager import EagerBackend, ReferenceBackend
 from had.attention.backends.triton_rows import TritonRowsBackend
 
@@ -22,7 +23,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 BACKENDS: dict[str, Backend] = {
-    backend.name: backend for backend in (TritonRowsBackend(), EagerBackend(), ReferenceBackend())
+    backend.name: backend
+    for backend in (TritonRowsBackend(), CpuBackend(), EagerBackend(), ReferenceBackend())
 }
 """By name, fastest first: `auto` takes the first that supports the call."""
 

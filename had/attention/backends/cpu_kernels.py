@@ -131,7 +131,9 @@ def _gather_pairs(words, source, stride, width, inside, pairs):
 
 
 @njit(nogil=True, error_model="numpy")
-def score_four(planes, stride, first, count, queries, row, scores, blocks, levels, mask, masks, peaks):
+def score_four(
+    planes, stride, first, count, queries, row, scores, blocks, levels, mask, masks, peaks
+):
     """Scores of the rows `row` .. `row + 3` against a chunk of keys.
 
     Args:
@@ -177,7 +179,9 @@ def score_four(planes, stride, first, count, queries, row, scores, blocks, level
 
 
 @njit(nogil=True, error_model="numpy")
-def score_one(planes, stride, first, count, queries, row, scores, blocks, levels, mask, masks, peaks):
+def score_one(
+    planes, stride, first, count, queries, row, scores, blocks, levels, mask, masks, peaks
+):
     """As `score_four`, for one row."""
     best, peak, words = splat(scores, levels), splat(scores, 0), masks[row] * blocks
     for block in range(count):
@@ -261,7 +265,9 @@ def _weight(scores, place, table, best, key):
 
 
 @njit(nogil=True, error_model="numpy", forceinline=True)
-def average(values, start, stride, width, scores, place, table, best, indices, first, kept, output, to):
+def average(
+    values, start, stride, width, scores, place, table, best, indices, first, kept, output, to
+):
     """Softmax average of the kept keys' values, 64 columns at a time, then 16.
 
     Args:

@@ -1,6 +1,6 @@
 """From tensors to the compiled kernels of the CPU backend: layouts, masks, tables, threads.
 
-Importing this module imports numba, which takes a second; the backend does so when it is first used.
+Importing this module imports numba; the backend does so when it is first used.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from had.attention.backends import cpu_rows
 from had.attention.backends.base import PackedCall
+from had.attention.backends.cpu_target import apply_target
 from had.attention.bits import words_for
 from had.attention.functional import keys_to_keep
+
+apply_target()  # before numba compiles anything
+
+from had.attention.backends import cpu_rows  # noqa: E402
 
 _BLOCK = 64
 _SCORES = 2**16  # bytes of scores that one unit of work holds, about what a fast cache has room for
@@ -34,11 +37,12 @@ _AS_NUMBERS = {torch.bfloat16: torch.uint16, torch.float16: torch.int16, torch.b
 
 
 def pack(x: Tensor) -> Tensor:
-    """`had.attention.bits.pack_signs` of float32 (B, H, L, D), on the CPU."""
+    """`had.attention.bits.pack_signs` of (B, H, L, D) of any floating dtype, on the CPU."""
+    x = x.float()
     x = x if x.stride(-1) == 1 else x.contiguous()
     rows = math.prod(x.shape[:3])
     words = torch.empty(*x.shape[:3], words_for(x.shape[3]), dtype=torch.int32)
-    source, target, strides = _flat(x), _flat(words), x.stride()[:3]
+    source, target, strides = _flat(x), _flat(words), _strides(x)
     shape = tuple(x.shape[1:])
 
     def task(first: int, last: int) -> None:
@@ -64,7 +68,7 @@ def attend(call: PackedCall) -> Tensor:
     rows = min(rows, heads // groups * queries)
     plan = cpu_rows.Plan(
         *(heads, groups, queries, keys, words, value.shape[3], call.head_dim + 1, rows, room),
-        *(query.stride()[:3], key.stride()[:3], value.stride()[:3]),
+        *(_strides(query), _strides(key), _strides(value)),
         *(_mask_strides(call.mask), table_strides),
     )
     kind = _SCORES_8 if call.head_dim <= _BYTE_LEVELS else _SCORES_16
@@ -77,6 +81,11 @@ def attend(call: PackedCall) -> Tensor:
     units = batch * groups * -(-heads // groups * queries // rows)
     _spread(task, units, cost=batch * heads * queries * keys)
     return output[..., :width].to(call.value.dtype)
+
+
+def _strides(x: Tensor) -> tuple[int, int, int]:
+    batch, head, row, _ = x.stride()
+    return batch, head, row
 
 
 def _flat(x: Tensor) -> np.ndarray:
@@ -93,7 +102,7 @@ def _flat(x: Tensor) -> np.ndarray:
 def _bits(
     mask: Tensor | None, keys: int, n: int | float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """A mask's distinct rows as bits; of each, keys to keep and blocks in use; most keys to keep."""
+    """A mask's distinct rows as bits; keys to keep and blocks in use of each; most keys to keep."""
     if mask is None:
         return _all_keys(keys, n)
     distinct = _distinct(mask)
@@ -101,15 +110,11 @@ def _bits(
 
 
 @lru_cache(maxsize=256)
-def _all_keys(
-    keys: int, n: int | float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def _all_keys(keys: int, n: int | float) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     return _pack_rows(torch.ones(1, 1, 1, keys, dtype=torch.bool), n)
 
 
-def _pack_rows(
-    mask: Tensor, n: int | float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def _pack_rows(mask: Tensor, n: int | float) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     keys = mask.shape[3]
     rows = math.prod(mask.shape[:3])
     bits = np.empty(rows * -(-keys // _BLOCK), np.uint64)
@@ -170,8 +175,3 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_threads.cache_clear)  # threads do not survive a fork
-
-
-def compiled() -> dict[str, Any]:
-    """The entry points by name: numba's dispatchers, which know what they have compiled."""
-    return {name: getattr(cpu_rows, name) for name in ("pack", "pack_mask", "attend")}

@@ -192,7 +192,15 @@ def _attend(query, key, value, output, mask, need, used, table, plan, kind, firs
         for chunk in range(0, limit, _CHUNK):
             count = min(_CHUNK, limit - chunk)
             split_keys(
-                key, start, plan.key[2], plan.words, chunk, count, plan.keys, scratch.pairs, scratch.planes
+                key,
+                start,
+                plan.key[2],
+                plan.words,
+                chunk,
+                count,
+                plan.keys,
+                scratch.pairs,
+                scratch.planes,
             )
             _score(mask, plan, chunk, count, blocks, stride, rows, scratch)
         guess = _select(need, used, plan, rows, blocks, guess, scratch)

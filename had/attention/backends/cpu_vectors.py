@@ -22,6 +22,7 @@ KEYS = 64
 _INT8, _INT16, _INT32, _INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _FLOAT = ir.FloatType()
 _FLOATS = 16
+_SLOW_DEPOSIT = ("znver1", "znver2")  # hundreds of cycles a PDEP
 _FUSED = ("contract",)  # a multiplication and an addition may become one instruction
 
 
@@ -227,13 +228,17 @@ def _has(context, feature):
     return f"+{feature}" in context.codegen().magic_tuple()[2].split(",")
 
 
+def _processor(context):
+    return context.codegen().magic_tuple()[1]
+
+
 @intrinsic
 def keep_lowest(typing, word, count):
-    """The word's `count` lowest set bits, in one instruction (BMI2) where there is one."""
+    """The word's `count` lowest set bits, in one instruction (BMI2) where that is fast."""
 
     def generate(context, builder, signature, arguments):
         bits, wanted = arguments
-        if _has(context, "bmi2"):
+        if _has(context, "bmi2") and _processor(context) not in _SLOW_DEPOSIT:
             ones = builder.sub(builder.shl(_INT64(1), wanted), _INT64(1))
             everything = builder.icmp_signed(">=", wanted, _INT64(KEYS))
             ones = builder.select(everything, _INT64(-1), ones)
@@ -414,9 +419,7 @@ def _half_to_float(builder, bits):
 
     magnitude = builder.shl(builder.and_(bits, constant(0x7FFF)), constant(13))
     scale = ir.Constant(FLOATS.ir, [2.0**112] * _FLOATS)
-    scaled = builder.bitcast(
-        builder.fmul(builder.bitcast(magnitude, FLOATS.ir), scale), bits.type
-    )
+    scaled = builder.bitcast(builder.fmul(builder.bitcast(magnitude, FLOATS.ir), scale), bits.type)
     special = builder.icmp_unsigned(">=", magnitude, constant(0x7C00 << 13))
     finite = builder.select(special, builder.or_(magnitude, constant(0xFF << 23)), scaled)
     sign = builder.shl(builder.and_(bits, constant(0x8000)), constant(16))
