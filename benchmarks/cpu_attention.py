@@ -1,0 +1,319 @@
+"""Time of Hamming attention on the CPU against dense attention and a NumPy pipeline.
+
+    python benchmarks/cpu_attention.py --out results/performance/cpu_attention.json
+    python benchmarks/cpu_attention.py --read results/performance/cpu_attention.json \\
+        --write docs/performance.md
+
+Contenders run in turns in one process on the same random tensors. One thread is timed by the
+process's CPU time, which other programs on the machine lengthen less than wall time; more threads
+by wall time. Each result is compared with the oracle's before anything is timed. The second form
+writes the table of a stored run between the markers of a document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.markdown import Markdown
+from torch import Tensor
+
+from had.attention.backends import BACKENDS, AttentionCall, PackedCall
+from had.attention.backends.cpu_launch import pack
+from had.attention.functional import binarize
+
+BEGIN, END = "<!-- cpu_attention begin -->", "<!-- cpu_attention end -->"
+CPU, REFERENCE = BACKENDS["cpu"], BACKENDS["reference"]
+FLOATS, BITS, DENSE, FLOOR, NUMPY = "ours", "ours, from bits", "SDPA", "dense floor", "NumPy"
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer's shape; `baseline` is what the ratio refers to."""
+
+    name: str
+    heads: int
+    groups: int
+    queries: int
+    keys: int
+    head_dim: int
+    n: int
+    baseline: str = DENSE
+    causal: bool = False
+
+    @property
+    def shape(self) -> str:
+        heads = f"{self.heads}" if self.heads == self.groups else f"{self.heads}/{self.groups}"
+        return f"{heads} heads, {self.keys} keys, d = {self.head_dim}, N = {self.n}"
+
+
+CASES = [
+    Case("encoder", 12, 12, 128, 128, 64, 16),
+    Case("encoder", 12, 12, 512, 512, 64, 32),
+    Case("vision encoder", 6, 6, 197, 197, 64, 16),
+    Case("prefill", 2, 2, 4096, 4096, 128, 64),
+    Case("causal prefill", 2, 2, 4096, 4096, 128, 64, causal=True),
+    Case("decode", 16, 16, 1, 32768, 64, 128),
+    Case("decode", 16, 16, 1, 32768, 128, 512),
+    Case("decode", 32, 8, 1, 131072, 128, 128, baseline=FLOOR),
+]
+
+
+@dataclass
+class Result:
+    """Milliseconds of one contender in one case; `ratio` is the baseline's time over this one's."""
+
+    case: str
+    shape: str
+    threads: int
+    contender: str
+    rounds: int
+    least: float
+    median: float
+    ninth_decile: float
+    ratio: float
+    gigabytes_per_second: float | None = None
+
+
+@dataclass
+class Layer:
+    """The tensors of a case: real queries and keys, their signs, their bits."""
+
+    case: Case
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+
+    @classmethod
+    def random(cls, case: Case) -> Layer:
+        generator = torch.Generator().manual_seed(0)
+        shapes = [(case.heads, case.queries), (case.groups, case.keys), (case.groups, case.keys)]
+        tensors = [torch.randn(1, *shape, case.head_dim, generator=generator) for shape in shapes]
+        full = torch.ones(1, 1, case.queries, case.keys, dtype=torch.bool)
+        return cls(case, *tensors, full.tril(case.keys - case.queries) if case.causal else None)
+
+    @property
+    def gain(self) -> float:
+        return self.case.head_dim**-0.5
+
+    def call(self) -> AttentionCall:
+        units = binarize(self.query), binarize(self.key)
+        return AttentionCall(*units, self.value, self.case.n, self.gain, self.mask, signs=True)
+
+    def packed(self) -> PackedCall:
+        words = pack(self.query), pack(self.key)
+        rest = (self.value, self.case.head_dim, self.case.n, self.gain, self.mask)
+        return PackedCall(*words, *rest)
+
+    def dense(self) -> Tensor:
+        return F.scaled_dot_product_attention(
+            self.query, self.key, self.value, is_causal=self.case.causal
+        )
+
+
+def numpy_attention(layer: Layer, packed: PackedCall, rows: int = 256) -> Step:
+    """The obvious pipeline: bitwise_count, argpartition, gather. Ties fall as they may."""
+    case, share = layer.case, layer.case.heads // layer.case.groups
+    words = case.head_dim // 64
+    query = packed.query[0].numpy().view(np.uint64)
+    key = np.ascontiguousarray(packed.key[0].numpy().view(np.uint64).transpose(0, 2, 1))
+    value = layer.value[0].numpy()
+    output = np.empty((case.heads, case.queries, case.head_dim), np.float32)
+
+    def attend() -> np.ndarray:
+        for head in range(case.heads):
+            k, v = key[head // share], value[head // share]
+            for first in range(0, case.queries, rows):
+                q = query[head, first : first + rows]
+                differ = np.zeros((len(q), case.keys), np.uint8)
+                for word in range(words):
+                    differ += np.bitwise_count(q[:, word, None] ^ k[word])
+                kept = np.argpartition(differ, case.n - 1, axis=1)[:, : case.n]
+                least = np.take_along_axis(differ, kept, 1).astype(np.float32)
+                weights = np.exp(-2 * layer.gain * (least - least.min(1, keepdims=True)))
+                weights /= weights.sum(1, keepdims=True)
+                output[head, first : first + rows] = np.einsum("rn,rnd->rd", weights, v[kept])
+        return output
+
+    return attend
+
+
+def contenders(layer: Layer) -> dict[str, Step]:
+    """What is timed, by name. Decoding reads a cache of bits; elsewhere a user has floats."""
+    call, packed = layer.call(), layer.packed()
+    steps: dict[str, Step] = {BITS: lambda: CPU.attend_packed(packed)}
+    if layer.case.queries > 1:
+        steps[FLOATS] = lambda: CPU.attend(call)
+    if layer.case.baseline == DENSE:
+        steps[DENSE] = layer.dense
+    if not layer.case.causal:
+        steps[NUMPY] = numpy_attention(layer, packed)
+    return steps
+
+
+def check(layer: Layer) -> None:
+    """Compare with the oracle on the first and last rows.
+
+    Raises:
+        SystemExit: an output differs by more than float32's rounding.
+    """
+    call = layer.call()
+    rows = torch.arange(layer.case.queries)
+    rows = torch.cat([rows[:16], rows[16:][-16:]])
+    mask = None if layer.mask is None else layer.mask[:, :, rows]
+    part = AttentionCall(
+        call.query[:, :, rows], call.key, call.value, call.n, call.gain, mask, signs=True
+    )
+    expected = REFERENCE.attend(part)
+    for output in (CPU.attend(call), CPU.attend_packed(layer.packed())):
+        if not torch.allclose(output[:, :, rows], expected, rtol=1e-5, atol=1e-5):
+            raise SystemExit(f"{layer.case.name} ({layer.case.shape}) is wrong: nothing timed")
+
+
+def clock(threads: int) -> Callable[[], float]:
+    return time.process_time if threads == 1 else time.perf_counter
+
+
+def measure(steps: dict[str, Step], threads: int, rounds: int, seconds: float) -> dict[str, list]:
+    """Milliseconds of every step, in turns: `rounds`, or what fits into `seconds` (5 or more)."""
+    now, times, start = clock(threads), {name: [] for name in steps}, time.perf_counter()
+    for step in steps.values():
+        step()
+    for round_ in range(rounds):
+        if round_ >= 5 and time.perf_counter() - start > seconds:
+            break
+        for name, step in steps.items():
+            before = now()
+            step()
+            times[name].append(1e3 * (now() - before))
+    return times
+
+
+def streaming(threads: int) -> float:
+    """GB/s at which a sum reads 512 MB, the best of ten."""
+    x = torch.ones(2**27)
+    times = measure({"sum": x.sum}, threads, 10, 60.0)["sum"]
+    return 4e-6 * x.numel() / min(times)
+
+
+def results(case: Case, threads: int, rate: float, options: argparse.Namespace) -> list[Result]:
+    layer = Layer.random(case)
+    check(layer)
+    times = measure(contenders(layer), threads, options.rounds, options.seconds)
+    cache = 4e-6 * case.groups * case.keys * 2 * case.head_dim  # MB of float32 keys and values
+    if case.baseline == FLOOR:
+        times[FLOOR] = [cache / rate]
+    base = min(times[case.baseline])
+    found = []
+    for name, each in times.items():
+        result = Result(case.name, case.shape, threads, name, len(each), *summary(each), 0.0)
+        result.ratio = base / result.least
+        if case.queries == 1:
+            result.gigabytes_per_second = _bytes(case, name) / result.least
+        found.append(result)
+    return found
+
+
+def summary(times: list[float]) -> tuple[float, float, float]:
+    return min(times), statistics.median(times), sorted(times)[int(0.9 * (len(times) - 1))]
+
+
+def _bytes(case: Case, contender: str) -> float:
+    """Megabytes that a decode has to read: dense keys and values, or key bits and kept values."""
+    if contender in (DENSE, FLOOR):
+        return 4e-6 * case.groups * case.keys * 2 * case.head_dim
+    kept = 4e-6 * case.heads * case.n * case.head_dim
+    return 1e-6 * case.groups * case.keys * case.head_dim / 8 + kept
+
+
+def markdown(record: dict) -> str:
+    """The table of a run."""
+    lines = [
+        "| layer | threads | | least ms | median ms | ratio | GB/s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in record["results"]:
+        rate = row["gigabytes_per_second"]
+        lines.append(
+            f"| {row['case']}: {row['shape']} | {row['threads']} | {row['contender']} "
+            f"| {row['least']:.3f} | {row['median']:.3f} | {row['ratio']:.1f} "
+            f"| {'' if rate is None else f'{rate:.1f}'} |"
+        )
+    rates = ", ".join(f"{k}: {v:.1f} GB/s" for k, v in record["streaming"].items())
+    versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
+    lines += ["", f"{record['cpu']}; {versions}; streaming read by threads: {rates}."]
+    return "\n".join(lines)
+
+
+def write(document: Path, text: str) -> None:
+    """Replace what lies between the document's markers."""
+    before, _, rest = document.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    document.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    facts = {name.strip(): value.strip() for name, value in facts.items()}
+    found = [facts.get(name, "?") for name in ("model name", "cpu family", "model")]
+    return f"{found[0]} (family {found[1]}, model {found[2]})"
+
+
+def run(options: argparse.Namespace) -> dict:
+    import numba
+
+    versions = {"torch": torch.__version__, "numba": numba.__version__, "numpy": np.__version__}
+    record: dict = {"cpu": cpu_name(), "versions": versions, "streaming": {}, "results": []}
+    chosen = [case for case in CASES if options.only in f"{case.name} {case.shape}"]
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        rate = record["streaming"][str(threads)] = streaming(threads)
+        with torch.inference_mode():
+            for case in chosen:
+                record["results"] += [asdict(r) for r in results(case, threads, rate, options)]
+    return record
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=50, help="of every contender")
+    parser.add_argument("--seconds", type=float, default=20.0, help="after which a case ends early")
+    parser.add_argument("--only", default="", help="part of a case's name or shape")
+    parser.add_argument("--out", type=Path, help="write the results as JSON")
+    parser.add_argument("--read", type=Path, help="a stored run instead of a new one")
+    parser.add_argument("--write", type=Path, help="put the table into this document")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    record = json.loads(options.read.read_text()) if options.read else run(options)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
+    if options.write:
+        write(options.write, markdown(record))
+    Console(width=140).print(Markdown(markdown(record)))
+
+
+if __name__ == "__main__":
+    main()
