@@ -32,7 +32,7 @@ from had.attention.backends import BACKENDS, AttentionCall, PackedCall
 from had.attention.backends.cpu_launch import pack
 from had.attention.functional import binarize
 
-BEGIN, END = "<!-- cpu_attention begin -->", "<!-- cpu_attention end -->"
+BEGIN, END = "<!-- cpu attention: begin -->", "<!-- cpu attention: end -->"
 CPU, REFERENCE = BACKENDS["cpu"], BACKENDS["reference"]
 FLOATS, BITS, DENSE, FLOOR, NUMPY = "ours", "ours, from bits", "SDPA", "dense floor", "NumPy"
 Step = Callable[[], object]

@@ -80,7 +80,9 @@ def attend(call: PackedCall) -> Tensor:
 
     units = batch * groups * -(-heads // groups * queries // rows)
     _spread(task, units, cost=batch * heads * queries * keys)
-    return output[..., :width].to(call.value.dtype)
+    output = output if width >= _LANES else output[..., :width]
+    # Even a conversion to the same type costs as much as the attention of a short row.
+    return output if output.dtype == call.value.dtype else output.to(call.value.dtype)
 
 
 def _strides(x: Tensor) -> tuple[int, int, int]:
