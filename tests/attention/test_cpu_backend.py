@@ -43,12 +43,13 @@ def test_auto_takes_it_for_inference_alone() -> None:
     "changes",
     [
         {"signs": False},
+        {"weights": "binary"},
         {"bias": torch.zeros(1, 1, 5, 40)},
         {"value": normal(1, 2, 40, 32).double()},
         {"mask": torch.zeros(1, 1, 1, 40)},
         {"value": normal(1, 2, 40, 32).to("meta")},
     ],
-    ids=["relaxed", "bias", "float64", "mask of floats", "other device"],
+    ids=["relaxed", "other weights", "bias", "float64", "mask of floats", "other device"],
 )
 def test_what_it_cannot_do_goes_elsewhere(changes: dict[str, object]) -> None:
     assert not CPU.supports(call(**changes))
