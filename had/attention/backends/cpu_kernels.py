@@ -60,7 +60,7 @@ def mask_word(source, start, count):
     return word
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", forceinline=True)
 def pack_row(source, start, width, target, place):
     """One bit for each float32 of a row, 1 where it is >= 0, in int32 words."""
     done = 0
@@ -80,7 +80,7 @@ def pack_row(source, start, width, target, place):
         place += 1
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", forceinline=True)
 def spread_query(words, start, width, target, place):
     """Each byte of a query's bits in 64 lanes, ready to be compared with a plane of keys."""
     for byte in range(4 * width):
