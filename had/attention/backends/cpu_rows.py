@@ -35,7 +35,7 @@ from had.attention.backends.cpu_kernels import (
 )
 from had.attention.backends.cpu_vectors import KEYS, bit_count
 
-_CHUNK = 16  # blocks whose key bits stay in the first-level cache while all rows are scored
+_CHUNK = 8  # blocks whose key bits stay in the first-level cache while all rows are scored
 
 
 class Plan(NamedTuple):
