@@ -10,26 +10,28 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from had.attention.backends.cpu_bits import (
+    append_positions,
+    bit_count,
+    keep_lowest,
+    nonnegative,
+    transpose_bytes,
+    transpose_double,
+)
+from had.attention.backends.cpu_emit import KEYS
 from had.attention.backends.cpu_vectors import (
-    KEYS,
     add_differences,
     add_scaled,
-    append_positions,
     at_least,
-    bit_count,
     item,
-    keep_lowest,
     largest,
     load,
     maximum,
     no_floats,
-    nonnegative,
     splat,
     store,
     store_scaled,
     subtract,
-    transpose_bytes,
-    transpose_double,
     where,
 )
 

@@ -19,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from had.attention.backends.cpu_bits import bit_count
+from had.attention.backends.cpu_emit import KEYS
 from had.attention.backends.cpu_kernels import (
     ROWS,
     SPARE,
@@ -33,7 +35,6 @@ from had.attention.backends.cpu_kernels import (
     split_keys,
     spread_query,
 )
-from had.attention.backends.cpu_vectors import KEYS, bit_count
 
 _CHUNK = 8  # blocks whose key bits stay in the first-level cache while all rows are scored
 
@@ -279,7 +280,7 @@ def _entry_points(stamp):
 
 def _stamp():
     """A hash of all sources below an entry point: numba itself looks at the file of one alone."""
-    files = (Path(__file__).with_name(f"cpu_{name}.py") for name in ("vectors", "kernels", "rows"))
+    files = sorted(Path(__file__).parent.glob("cpu_*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

@@ -1,0 +1,178 @@
+# mypy: allow-untyped-defs
+"""Operations on bits, for numba: signs to bits, bits to positions, words of keys to planes."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from had.attention.backends.cpu_emit import (
+    INT8,
+    INT32,
+    INT64,
+    KEYS,
+    call_llvm,
+    has_feature,
+    pointer_to,
+    processor,
+    read,
+    shuffle,
+    spread_scalar,
+)
+
+_SLOW_DEPOSIT = ("znver1", "znver2")  # hundreds of cycles a PDEP
+
+
+@intrinsic
+def nonnegative(typing, array, index):
+    """A bit for each of 64 float32 from `index` on: whether it is >= 0."""
+    vector = ir.VectorType(ir.FloatType(), KEYS)
+
+    def generate(context, builder, signature, arguments):
+        loaded = read(builder, pointer_to(context, builder, array, *arguments, vector), 4)
+        return builder.bitcast(builder.fcmp_ordered(">=", loaded, ir.Constant(vector, None)), INT64)
+
+    return types.uint64(array, types.intp), generate
+
+
+@intrinsic
+def bit_count(typing, word):
+    """How many bits of a uint64 are set."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def keep_lowest(typing, word, count):
+    """The word's `count` lowest set bits, in one instruction (BMI2) where that is fast."""
+
+    def generate(context, builder, signature, arguments):
+        bits, wanted = arguments
+        if has_feature(context, "bmi2") and processor(context) not in _SLOW_DEPOSIT:
+            ones = builder.sub(builder.shl(INT64(1), wanted), INT64(1))
+            everything = builder.icmp_signed(">=", wanted, INT64(KEYS))
+            ones = builder.select(everything, INT64(-1), ones)
+            return call_llvm(builder, "llvm.x86.bmi.pdep.64", INT64, [ones, bits])
+        rest = cgutils.alloca_once_value(builder, bits)
+        with cgutils.for_range(builder, wanted):
+            left = builder.load(rest)
+            builder.store(builder.and_(left, builder.sub(left, INT64(1))), rest)
+        return builder.xor(bits, builder.load(rest))
+
+    return types.uint64(types.uint64, types.int64), generate
+
+
+@intrinsic
+def append_positions(typing, word, first, array, index):
+    """Write `first` + the position of every set bit to an int32 array from `index` on.
+
+    Several are written at a time, wanted or not: up to 64 elements beyond may be overwritten. That
+    takes no branch a bit, which would often be mispredicted.
+    """
+
+    def generate(context, builder, signature, arguments):
+        write = _compress_positions if has_feature(context, "avx512vbmi2") else _peel_positions
+        bits, base, target, position = arguments
+        pointer = pointer_to(context, builder, array, target, position, INT32)
+        write(builder, bits, builder.trunc(base, INT32), pointer)
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.int64, array, types.intp), generate
+
+
+def _compress_positions(builder, bits, base, pointer):
+    """16 positions at a time: bytes 0 .. 63 squeezed together in a register, then widened."""
+    bytes_, words = ir.VectorType(INT8, KEYS), ir.VectorType(INT32, 16)
+    mask = builder.bitcast(bits, ir.VectorType(ir.IntType(1), KEYS))
+    arguments = [ir.Constant(bytes_, list(range(KEYS))), mask, ir.Constant(bytes_, ir.Undefined)]
+    positions = call_llvm(builder, "llvm.experimental.vector.compress.v64i8", bytes_, arguments)
+    count = builder.ctpop(bits)
+    for part in range(4):
+        quarter = shuffle(builder, positions, None, list(range(16 * part, 16 * part + 16)))
+        with builder.if_then(builder.icmp_signed(">", count, INT64(16 * part)), likely=part == 0):
+            wide = builder.add(builder.zext(quarter, words), spread_scalar(builder, base, 16))
+            into = builder.bitcast(pointer, words.as_pointer())
+            builder.store(wide, builder.gep(into, [INT32(part)])).align = 4
+
+
+def _peel_positions(builder, bits, base, pointer):
+    """8 positions at a time: count trailing zeros, clear the lowest bit."""
+    count, rest = builder.ctpop(bits), cgutils.alloca_once_value(builder, bits)
+    eighths = builder.lshr(builder.add(count, INT64(7)), INT64(3))
+    with cgutils.for_range(builder, eighths) as loop:
+        left, start = builder.load(rest), builder.mul(loop.index, INT64(8))
+        for i in range(8):
+            lowest = builder.trunc(builder.cttz(left, ir.Constant(ir.IntType(1), 0)), INT32)
+            place = builder.gep(pointer, [builder.add(start, INT64(i))])
+            builder.store(builder.add(base, lowest), place).align = 4
+            left = builder.and_(left, builder.sub(left, INT64(1)))
+        builder.store(left, rest)
+
+
+@intrinsic
+def transpose_bytes(typing, words, start, planes, index):
+    """Split 64 pairs of int32 words into 8 planes of 64 bytes: byte i of plane p is p of pair i."""
+    eight = ir.VectorType(INT64, 8)
+
+    def generate(context, builder, signature, arguments):
+        source, first, target, position = arguments
+        pointer = pointer_to(context, builder, words, source, first, eight)
+        into = pointer_to(context, builder, planes, target, position, eight)
+        pairs = [read(builder, builder.gep(pointer, [INT32(i)]), 4) for i in range(8)]
+        _write_planes(builder, pairs, into, 0)
+        return context.get_dummy_value()
+
+    return types.void(words, types.intp, planes, types.intp), generate
+
+
+@intrinsic
+def transpose_double(typing, words, start, planes, index):
+    """As `transpose_bytes`, of 64 keys with two pairs of words each: 16 planes."""
+    eight = ir.VectorType(INT64, 8)
+
+    def generate(context, builder, signature, arguments):
+        source, first, target, position = arguments
+        pointer = pointer_to(context, builder, words, source, first, eight)
+        into = pointer_to(context, builder, planes, target, position, eight)
+        loaded = [read(builder, builder.gep(pointer, [INT32(i)]), 4) for i in range(16)]
+        for pair in range(2):
+            places = list(range(pair, 16, 2))
+            pairs = [shuffle(builder, *loaded[i : i + 2], places) for i in range(0, 16, 2)]
+            _write_planes(builder, pairs, into, 8 * pair)
+        return context.get_dummy_value()
+
+    return types.void(words, types.intp, planes, types.intp), generate
+
+
+def _write_planes(builder, rows, pointer, first):
+    """Transpose 64 groups of 8 bytes, in 8 vectors, and store them from vector `first` on.
+
+    A byte shuffle within every 8 groups gathers their p-th bytes in 64 bits; a transposition of
+    8 x 8 such parts brings the planes together.
+    """
+    bytes_, eight = ir.VectorType(INT8, KEYS), ir.VectorType(INT64, 8)
+    within = [8 * (place % 8) + place // 8 for place in range(KEYS)]
+    rows = [shuffle(builder, builder.bitcast(row, bytes_), None, within) for row in rows]
+    rows = [builder.bitcast(row, eight) for row in rows]
+    for step in (1, 2, 4):
+        rows = _exchange(builder, rows, step)
+    for i, row in enumerate(rows):
+        builder.store(row, builder.gep(pointer, [INT32(first + i)])).align = 1
+
+
+def _exchange(builder, rows, step):
+    """One step of an 8 x 8 transposition: swap the off-diagonal squares `step` wide."""
+    result = list(rows)
+    for i in range(8):
+        if i & step == 0:
+            upper, lower = rows[i], rows[i + step]
+            left = [k if k & step == 0 else 8 + k - step for k in range(8)]
+            right = [k + step if k & step == 0 else 8 + k for k in range(8)]
+            result[i] = shuffle(builder, upper, lower, left)
+            result[i + step] = shuffle(builder, upper, lower, right)
+    return result

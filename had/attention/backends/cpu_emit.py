@@ -1,0 +1,88 @@
+# mypy: allow-untyped-defs
+"""What the vector operations of the CPU kernels are generated with: their type, LLVM shorthand."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.core.datamodel import models
+from numba.extending import register_model
+
+KEYS = 64
+"""Keys of a block: one bit of a uint64 mask and one lane of a score vector each."""
+
+FLOAT_LANES = 16
+INT8, INT16, INT32, INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_FLOAT = ir.FloatType()
+
+
+class Vector(types.Type):
+    """A vector register, or several, holding numbers of one numba type."""
+
+    def __init__(self, element, lanes):
+        self.element, self.lanes = element, lanes
+        super().__init__(name=f"Vector({element}, {lanes})")
+
+    @property
+    def ir(self):
+        """Its type in LLVM."""
+        scalar = _FLOAT if self.element == types.float32 else ir.IntType(self.element.bitwidth)
+        return ir.VectorType(scalar, self.lanes)
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, vector):
+        super().__init__(manager, vector, vector.ir)
+
+
+FLOATS = Vector(types.float32, FLOAT_LANES)
+
+
+def scores_of(element):
+    return Vector(element, KEYS)
+
+
+def spread_scalar(builder, scalar, lanes):
+    single = builder.insert_element(
+        ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined), scalar, INT32(0)
+    )
+    return builder.shuffle_vector(single, single, ir.Constant(ir.VectorType(INT32, lanes), None))
+
+
+def pointer_to(context, builder, array_type, array, index, pointee):
+    """Where element `index` of a contiguous one-dimensional array lies, as a pointer."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), pointee.as_pointer())
+
+
+def read(builder, pointer, align=1):
+    loaded = builder.load(pointer)
+    loaded.align = align
+    return loaded
+
+
+def call_llvm(builder, name, result, arguments):
+    """A call of an LLVM intrinsic."""
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    function = builder.module.declare_intrinsic(name, (), kind)
+    return builder.call(function, arguments)
+
+
+def call_on_vector(builder, name, vector, *arguments):
+    full = f"llvm.{name}.v{vector.count}i{vector.element.width}"
+    return call_llvm(builder, full, vector, list(arguments))
+
+
+def shuffle(builder, left, right, places):
+    mask = ir.Constant(ir.VectorType(INT32, len(places)), places)
+    return builder.shuffle_vector(left, left if right is None else right, mask)
+
+
+def has_feature(context, feature):
+    """Whether the machine that code is generated for has a feature, by LLVM's name of it."""
+    return f"+{feature}" in context.codegen().magic_tuple()[2].split(",")
+
+
+def processor(context):
+    return context.codegen().magic_tuple()[1]
