@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import timm
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from timm.models import VisionTransformer, is_model
@@ -55,12 +56,13 @@ class TimmSource(ModelSource):
                 f"{self}: timm has no such model"
                 + (f"; close to it: {close}" if close else "; see timm.list_models()")
             )
+        self._sizes()
 
     def preprocessor(self) -> ImagePreprocessor:
-        model = self._create(pretrained=False, num_classes=0)
+        model = self._sizes()
         data = timm.data.resolve_model_data_config(model)
         return ImagePreprocessor(
-            tuple(data["input_size"]),
+            (data["input_size"][0], *_image_size(model, data["input_size"][1:])),
             tuple(data["mean"]),
             tuple(data["std"]),
             data["interpolation"],
@@ -80,6 +82,19 @@ class TimmSource(ModelSource):
         self.check_convertible(model)
         return model
 
+    def _sizes(self) -> nn.Module:
+        """The architecture without memory for its weights; images must divide into patches."""
+        with torch.device("meta"):
+            model = self._create(pretrained=False, num_classes=0)
+        patches = getattr(model, "patch_embed", None)
+        image, patch = getattr(patches, "img_size", None), getattr(patches, "patch_size", None)
+        if image and patch and any(side % edge for side, edge in zip(image, patch, strict=True)):
+            raise HadError(
+                f"{self}: images of {_times(image)} pixels do not divide into patches of "
+                f"{_times(patch)}; make model.arguments.img_size a multiple of {_times(patch)}"
+            )
+        return model
+
     def _create(self, pretrained: bool, num_classes: int) -> nn.Module:
         name = self.name
         if self._is_directory():
@@ -92,8 +107,19 @@ class TimmSource(ModelSource):
             raise HadError(
                 f"{self}: its safetensors file is damaged or cut short ({error})"
             ) from error
-        except (OSError, ValueError, RuntimeError, TypeError, AssertionError) as error:
+        except OSError as error:
+            raise HadError(f"{self}: {self._unreachable(error)}") from error
+        except (ValueError, RuntimeError, TypeError, AssertionError) as error:
             raise HadError(f"{self}: cannot be built: {error}") from error
+
+    def _unreachable(self, error: Exception) -> str:
+        first_line = str(error).strip().partition("\n")[0]
+        if self._is_directory():
+            return f"cannot be loaded: {first_line}"
+        return (
+            f"its weights are neither in the local cache nor reachable on the Hub ({first_line}); "
+            f"give {self.key}=<directory with config.json and model.safetensors>, or go online"
+        )
 
     def _is_directory(self) -> bool:
         return self.name.startswith(LOCAL) or looks_like_path(self.name)
@@ -166,6 +192,16 @@ def _arguments(model: nn.Module) -> dict[str, Any]:
         "num_heads": block.attn.num_heads,
         "mlp_ratio": block.mlp.fc1.out_features / model.embed_dim,
     }
+
+
+def _image_size(model: nn.Module, default: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) that the model was built for, where its architecture fixes one."""
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    return tuple(size) if size else tuple(default)
+
+
+def _times(size: tuple[int, int]) -> str:
+    return " x ".join(str(side) for side in size)
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from had.errors import HadError
 from had.models.transformers import TransformersSource
 from tests.models.zoo import ZOO, build, output
 
+TIMM = ("timm_vit", "timm_deit_distilled")
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "modernbert", "t5", "vit", "timm_vit"])
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "modernbert", "t5", "vit", *TIMM])
 @pytest.mark.parametrize("recipe", ["had", "had_plus"])
 def test_a_loaded_student_gives_the_same_logits(name: str, recipe: str, tmp_path: Path) -> None:
     model, inputs = build(name), ZOO[name].inputs()
