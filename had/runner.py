@@ -168,6 +168,7 @@ def _teacher(phase: Phase, model: nn.Module, source: ModelSource, cache: Path) -
         "gradient_clip": cfg.trainer.gradient_clip_val,
         "seed": cfg.seed,
         "precision": precision(cfg),
+        "on_device": repr(phase.data.on_device),
     }
     kept = TeacherCache(cache, teacher_fingerprint(determined_by, phase.data.train, model))
     if (finished := kept.load(source, task)) is not None:
@@ -193,8 +194,10 @@ def _calibration_inputs(phase: Phase, count: int) -> Iterator[dict[str, Tensor]]
     """The first training batches' inputs, on the device."""
     train, size = phase.data.train, phase.task.batch_size
     batches = ShuffledBatches(len(train), size, count, phase.cfg.seed)
+    place = device(phase.cfg)
     for batch in training_loader(train, batches):
-        yield {name: tensor.to(device(phase.cfg)) for name, tensor in batch["inputs"].items()}
+        inputs = {name: tensor.to(place) for name, tensor in batch["inputs"].items()}
+        yield phase.data.on_device({**batch, "inputs": inputs})["inputs"]
 
 
 def _scores(task: Task, metrics: dict[str, float]) -> dict[str, float]:

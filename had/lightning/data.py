@@ -62,18 +62,30 @@ class ShuffledBatches(Sampler[list[int]]):
 
 def training_loader(dataset: EncodedDataset, batches: ShuffledBatches) -> DataLoader[Batch]:
     """All batches of a run as one pass of a loader."""
-    return DataLoader(dataset, batch_sampler=batches, **_common())
+    return DataLoader(dataset, batch_sampler=batches, **_common(dataset))
 
 
 def evaluation_loader(dataset: EncodedDataset, batch_size: int) -> DataLoader[Batch]:
     """The examples in order; every process evaluates all of them."""
-    return DataLoader(dataset, batch_size=batch_size, shuffle=False, **_common())
+    return DataLoader(dataset, batch_size=batch_size, shuffle=False, **_common(dataset))
 
 
-def _common() -> dict[str, Any]:
+def draw_seed(seed: int, batch: int, rank: int = 0) -> int:
+    """The seed of what is random in one batch of training, the same after a resume.
+
+    Args:
+        seed: of the run.
+        batch: its number, from the start of the run.
+        rank: of the process: each draws for its own part of the batch.
+    """
+    return hash((seed, batch, rank)) % 2**63
+
+
+def _common(dataset: EncodedDataset) -> dict[str, Any]:
     # A generator of its own: creating an iterator must not draw from the global random state.
     return {
         "collate_fn": identity,
         "pin_memory": torch.cuda.is_available(),
         "generator": torch.Generator(),
+        "num_workers": dataset.workers,
     }

@@ -95,7 +95,13 @@ class Phase:
         schedule = Schedule(self.schedule, self.total_steps, self.ste_clip, self.cfg.seed)
         sets = list(self.data.evaluation)
         return DistillationModule(
-            models, self.task, schedule, sets, cuda_graphs=self.cfg.cuda_graphs
+            models,
+            self.task,
+            schedule,
+            sets,
+            cuda_graphs=self.cfg.cuda_graphs,
+            on_device=self.data.on_device,
+            seed=self.cfg.seed,
         )
 
 

@@ -16,8 +16,9 @@ from had.distill.losses import Signals, attention_loss, hidden_loss
 from had.distill.pair import Alone, TeacherStudent
 from had.distill.schedule import Schedule
 from had.errors import HadError
+from had.lightning.data import draw_seed
 from had.lightning.graphs import StepGraphs
-from had.tasks.base import Batch, Task
+from had.tasks.base import FINISHED, Batch, OnDevice, Task
 from had.tasks.mixing import MixingPlan
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ class DistillationModule(pl.LightningModule):
         schedule: stages and learning rates by step.
         evaluation_sets: names of the evaluation sets, in the order of their data loaders.
         cuda_graphs: replay captured steps where the device and the trainer allow it.
+        on_device: finishes batches, before any captured step.
+        seed: of what is random in it.
     """
 
     student: nn.Module
@@ -46,12 +49,15 @@ class DistillationModule(pl.LightningModule):
         evaluation_sets: list[str],
         *,
         cuda_graphs: bool = True,
+        on_device: OnDevice = FINISHED,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.student = models.student
         self.models, self.task, self.schedule = models, task, schedule
         self.evaluation_sets = evaluation_sets
         self.cuda_graphs = cuda_graphs
+        self.on_device, self.seed = on_device, seed
         self._graphs: StepGraphs | None = None
         self._stage = -1
         self._metrics: dict[tuple[str, str], MetricCollection] = {}
@@ -113,6 +119,7 @@ class DistillationModule(pl.LightningModule):
         return {**batch, "inputs": self.task.mix(batch["inputs"], plan.to(self.device))}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        batch = self.on_device(batch, draw_seed(self.seed, batch_idx, self.global_rank))
         batch = self._mixed(batch)
         parts = self._step(batch) if self._graphs is None else self._graphs(batch, self._stage)
         if self._logs_now():
@@ -185,7 +192,7 @@ class DistillationModule(pl.LightningModule):
         self._reset_metrics(["student"])
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._update("student", self.student, batch, dataloader_idx)
+        self._update("student", self.student, self.on_device(batch), dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict({f"val/{name}": value for name, value in self._results().items()})
@@ -199,6 +206,7 @@ class DistillationModule(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Teacher and student see the same batch, in the same precision."""
+        batch = self.on_device(batch)
         if self.models.teacher is not None:
             self._update("teacher", self.models.teacher, batch, dataloader_idx)
         self._update("student", self.student, batch, dataloader_idx)

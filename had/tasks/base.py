@@ -26,7 +26,10 @@ class EncodedDataset(Dataset[Batch]):
     Attributes:
         inputs: name to tensor of shape (examples, ...), in a compact dtype.
         labels: (examples,) int64 classes or float32 values.
+        workers: processes that should prepare batches, for sets whose batches are costly.
     """
+
+    workers = 0
 
     def __init__(self, inputs: dict[str, Tensor], labels: Tensor) -> None:
         assert all(len(column) == len(labels) for column in inputs.values())
@@ -57,6 +60,27 @@ def identity(batch: Batch) -> Batch:
     return batch
 
 
+@dataclass(frozen=True)
+class OnDevice:
+    """What remains to be done with a batch on the device where it has arrived: here nothing.
+
+    Its representation names all of its settings: they are part of what determines a teacher.
+    """
+
+    def __call__(self, batch: Batch, draw: int | None = None) -> Batch:
+        """Finish a batch.
+
+        Args:
+            batch: as the data set gave it, its tensors on the device.
+            draw: in training, the seed of whatever is random; None in evaluation: nothing is.
+        """
+        return batch
+
+
+FINISHED = OnDevice()
+"""For batches that are what the model takes when they leave the loader."""
+
+
 @dataclass
 class TaskData:
     """What a task gives to training and evaluation.
@@ -65,10 +89,12 @@ class TaskData:
         train: the training examples.
         evaluation: by name; "" is the main set, whose metrics keep their bare names, and any other
             name becomes a prefix (``mismatched/accuracy``).
+        on_device: applied to every batch of either, outside of captured steps.
     """
 
     train: EncodedDataset
     evaluation: dict[str, EncodedDataset]
+    on_device: OnDevice = FINISHED
 
 
 @dataclass(kw_only=True, eq=False)

@@ -6,7 +6,7 @@ differ only in their data share it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self
+from typing import ClassVar, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,21 @@ from torchmetrics import Metric, MetricCollection
 
 from had.errors import HadError
 from had.tasks.metrics import CLASS_SCORES, PAIR_SCORES, ClassMetric, PairMetric
-from had.tasks.reading import Rows
+
+
+class Labelled(Protocol):
+    """Examples whose labels are cells as their source writes them.
+
+    Attributes:
+        labels: one cell an example.
+        source: the file, folder or data set, for messages.
+    """
+
+    labels: list[str]
+    source: str
+
+    def where(self, row: int) -> str:
+        """What an example is called in messages."""
 
 
 class Objective(ABC):
@@ -40,11 +54,11 @@ class Objective(ABC):
 
     @classmethod
     @abstractmethod
-    def learned(cls, rows: Rows) -> Self:
+    def learned(cls, rows: Labelled) -> Self:
         """The objective of a task whose labels are those of its training rows."""
 
     @abstractmethod
-    def encode(self, rows: Rows) -> Tensor:
+    def encode(self, rows: Labelled) -> Tensor:
         """The labels of the rows, (rows,); raises HadError naming file and line of a bad one."""
 
     @abstractmethod
@@ -91,7 +105,7 @@ class Classification(Objective):
         return cls(labels)
 
     @classmethod
-    def learned(cls, rows: Rows) -> Self:
+    def learned(cls, rows: Labelled) -> Self:
         if "" in rows.labels:
             raise HadError(f"{rows.where(rows.labels.index(''))}: the label is empty")
         cells = sorted(set(rows.labels), key=_natural_order)
@@ -102,7 +116,7 @@ class Classification(Objective):
             )
         return cls({cell: cell for cell in cells})
 
-    def encode(self, rows: Rows) -> Tensor:
+    def encode(self, rows: Labelled) -> Tensor:
         try:
             return torch.tensor([self._indices[cell] for cell in rows.labels])
         except KeyError as error:
@@ -148,10 +162,10 @@ class Regression(Objective):
         return cls()
 
     @classmethod
-    def learned(cls, rows: Rows) -> Self:
+    def learned(cls, rows: Labelled) -> Self:
         return cls()
 
-    def encode(self, rows: Rows) -> Tensor:
+    def encode(self, rows: Labelled) -> Tensor:
         values = [_number(cell, rows, row) for row, cell in enumerate(rows.labels)]
         return torch.tensor(values, dtype=torch.float32)
 
@@ -182,7 +196,7 @@ def _natural_order(cell: str) -> tuple[bool, int, str]:
     return (not is_number, int(cell) if is_number else 0, cell)
 
 
-def _number(cell: str, rows: Rows, row: int) -> float:
+def _number(cell: str, rows: Labelled, row: int) -> float:
     try:
         value = float(cell)
     except ValueError:
