@@ -191,8 +191,9 @@ def _student(phase: Phase, settings: Settings, teacher: nn.Module) -> nn.Module:
 
 
 def _calibration_inputs(phase: Phase, count: int) -> Iterator[dict[str, Tensor]]:
-    """The first training batches' inputs, on the device."""
+    """The first training batches' inputs, on the device; a second pass would show nothing new."""
     train, size = phase.data.train, phase.task.batch_size
+    count = min(count, phase.batches_per_pass)
     batches = ShuffledBatches(len(train), size, count, phase.cfg.seed)
     place = device(phase.cfg)
     for batch in training_loader(train, batches):
