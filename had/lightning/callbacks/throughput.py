@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
+log = logging.getLogger(__name__)
+
 _WARM = 30  # steps left out after the start of each stage: compiling and capturing happen there
+_clock = time.perf_counter  # the host's
 
 
 class Throughput(pl.Callback):
-    """Steps a second over all stretches of training that nothing else interrupts.
+    """Steps and examples a second over all stretches of training that nothing else interrupts.
 
     A stretch begins some steps into a stage and ends with the stage or at a validation; waiting for
-    data belongs to it. The device is synchronised only at both ends of a stretch.
+    data belongs to it. The device is synchronised only at both ends of a stretch, so waiting is
+    what the host spends between two batches: the device may still be busy meanwhile, and its own
+    idle time is less.
 
     Attributes:
         steps: optimizer steps measured.
+        examples: of all processes, in these steps.
         seconds: time they took.
+        waiting: seconds of these between the end of a batch and the arrival of the next.
     """
 
     def __init__(self) -> None:
-        self.steps = 0
-        self.seconds = 0.0
+        self.steps = self.examples = 0
+        self.seconds = self.waiting = 0.0
+        self._left: float | None = None
         self._start: tuple[int, float] | None = None
         self._resting_until = _WARM
 
@@ -32,6 +41,12 @@ class Throughput(pl.Callback):
         self._resting_until = trainer.global_step + _WARM
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._start is not None and self._left is not None:
+            self.waiting += _clock() - self._left
 
     def on_train_batch_end(
         self,
@@ -42,18 +57,35 @@ class Throughput(pl.Callback):
         batch_idx: int,
     ) -> None:
         step = trainer.global_step
+        if self._start is not None:
+            self.examples += len(batch["labels"]) * trainer.world_size
         if step in pl_module.schedule.borders:
             self._close(step)
             self._resting_until = step + _WARM
         elif self._start is None and step >= self._resting_until:
             self._start = step, _now()
+        self._left = _clock()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close(trainer.global_step)
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.steps:
+            log.info(
+                "%.0f examples/s, %.1f %% of the time waiting for data",
+                self.examples / self.seconds,
+                100 * self.waiting / self.seconds,
+            )
+
     def metrics(self) -> dict[str, float]:
-        """`time/steps_per_s` if enough steps were taken, `memory/peak_gib` on a GPU."""
-        values = {"time/steps_per_s": self.steps / self.seconds} if self.steps else {}
+        """Of `time/`: steps and examples a second and the share of waiting, if enough steps were
+        taken; on a GPU also `memory/peak_gib`.
+        """
+        values = {}
+        if self.steps:
+            values["time/steps_per_s"] = self.steps / self.seconds
+            values["time/examples_per_s"] = self.examples / self.seconds
+            values["time/waiting_for_data_share"] = self.waiting / self.seconds
         if torch.cuda.is_available():
             values["memory/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         return values
@@ -71,4 +103,4 @@ def _now() -> float:
     """Seconds, after the device has done everything asked of it."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter()
+    return _clock()
