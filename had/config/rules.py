@@ -232,6 +232,24 @@ def teacher(values: Values) -> Iterator[str]:
         )
 
 
+def unlabelled(values: Values) -> Iterator[str]:
+    """Without labels there is nothing to fine-tune a teacher on, and no task loss."""
+    if at(values, "task.labels") is not False:
+        return
+    name = at(values, "task.name")
+    if at(values, "teacher") is None:
+        yield (
+            f"teacher=null: task={name} has no labels to fine-tune one on; give a model that knows "
+            "its classes, such as teacher='${model.name}'"
+        )
+    for index, stage in enumerate(at(values, "schedule.stages") or []):
+        if (weight := at(stage, "weights.task") or 0) > 0:
+            yield (
+                f"schedule.stages.{index}.weights.task={weight}: task={name} has no labels to "
+                "learn from; set it to 0"
+            )
+
+
 def resume(values: Values) -> Iterator[str]:
     place = at(values, "resume")
     if place not in (None, "auto") and not Path(place).expanduser().exists():
@@ -263,6 +281,6 @@ def _several(devices: Any) -> bool:
 
 RULES: tuple[Rule, ...] = (
     *(limits, stages, shares, teacherless),
-    *(head_widths, modality, model_directory, teacher, resume),
+    *(head_widths, modality, model_directory, teacher, unlabelled, resume),
 )
 SWEEP_RULES: tuple[Rule, ...] = (one_job_at_a_time, one_device_a_job)

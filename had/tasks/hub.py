@@ -41,7 +41,7 @@ class HubSubset:
             HadError: a column is missing, or a label is absent or unknown.
         """
         name = f"{self.source} {self.subset} {split}"
-        data = self._load(split)
+        data = load_split(self.source, self.subset, split)
         missing = {*self.texts, self.label} - set(data.column_names)
         if missing:
             there = ", ".join(data.column_names)
@@ -52,17 +52,6 @@ class HubSubset:
             raise HadError(f"{name}: the split has no examples")
         return Rows(texts, labels, range(len(labels)), name)
 
-    def _load(self, split: str) -> Any:
-        if importlib.util.find_spec("datasets") is None:
-            raise HubUnavailableError("the package `datasets` is not installed")
-        import datasets  # here alone: it takes seconds to import and local files need none of it
-
-        try:
-            return datasets.load_dataset(self.source, self.subset, split=split)
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            first_line = str(error).partition("\n")[0]
-            raise HubUnavailableError(f"{type(error).__name__}: {first_line}") from error
-
     def _cell(self, label: Any, name: str, row: int) -> str:
         """The label as an official file would write it."""
         if label is None or (isinstance(label, float) and math.isnan(label)):
@@ -72,3 +61,27 @@ class HubSubset:
         if not 0 <= label < len(self.cells):
             raise HadError(f"{name}:{row}: the label is {label}, known: 0..{len(self.cells) - 1}")
         return self.cells[label]
+
+
+def load_split(source: str, subset: str | None, split: str) -> Any:
+    """One split of a data set, from the Hub, its cache or a directory.
+
+    Raises:
+        HubUnavailableError: `datasets` is not installed, or there is no such data set in reach.
+    """
+    if importlib.util.find_spec("datasets") is None:
+        raise HubUnavailableError("the package `datasets` is not installed")
+    import datasets  # here alone: it takes seconds to import and local files need none of it
+
+    try:
+        return datasets.load_dataset(source, subset, split=split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise HubUnavailableError(f"{type(error).__name__}: {first_line}") from error
+
+
+def undecoded(data: Any, column: str) -> Any:
+    """The same data set, a column of images as `{"bytes": ..., "path": ...}`."""
+    import datasets
+
+    return data.cast_column(column, datasets.Image(decode=False))
