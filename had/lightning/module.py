@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from had.attention.module import finish_relaxation, set_relaxation
 from had.config import StageWeights
@@ -61,6 +61,7 @@ class DistillationModule(pl.LightningModule):
         self._graphs: StepGraphs | None = None
         self._stage = -1
         self._metrics: dict[tuple[str, str], MetricCollection] = {}
+        self._agreement: dict[str, Metric] = {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["borders"] = self.schedule.borders
@@ -203,21 +204,29 @@ class DistillationModule(pl.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         self._reset_metrics(["student"] if self.models.teacher is None else ["teacher", "student"])
+        if self.models.teacher is not None:
+            self._agreement = self._fresh_agreements()
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Teacher and student see the same batch, in the same precision."""
         batch = self.on_device(batch)
-        if self.models.teacher is not None:
-            self._update("teacher", self.models.teacher, batch, dataloader_idx)
-        self._update("student", self.student, batch, dataloader_idx)
+        if self.models.teacher is None:
+            self._update("student", self.student, batch, dataloader_idx)
+            return
+        teacher = self._update("teacher", self.models.teacher, batch, dataloader_idx)
+        student = self._update("student", self.student, batch, dataloader_idx)
+        if (agreement := self._agreement.get(self.evaluation_sets[dataloader_idx])) is not None:
+            agreement.update(student, teacher)
 
     def on_test_epoch_end(self) -> None:
         self.log_dict(self._results())
 
-    def _update(self, role: str, model: nn.Module, batch: Batch, dataloader_idx: int) -> None:
-        logits = self.models.family.logits(model, batch["inputs"])
+    def _update(self, role: str, model: nn.Module, batch: Batch, dataloader_idx: int) -> Tensor:
+        """Count one batch of one model; returns its logits in float32."""
+        logits = self.models.family.logits(model, batch["inputs"]).float()
         name = self.evaluation_sets[dataloader_idx]
-        self._metrics[role, name].update(logits.float(), batch["labels"])
+        self._metrics[role, name].update(logits, batch["labels"])
+        return logits
 
     def _reset_metrics(self, roles: list[str]) -> None:
         self._metrics = {
@@ -225,14 +234,23 @@ class DistillationModule(pl.LightningModule):
             for role in roles
             for name in self.evaluation_sets
         }
+        self._agreement = {}
+
+    def _fresh_agreements(self) -> dict[str, Metric]:
+        """One for each evaluation set, if the task has such a metric."""
+        metrics = {name: self.task.agreement() for name in self.evaluation_sets}
+        return {name: each.to(self.device) for name, each in metrics.items() if each is not None}
 
     def _results(self) -> dict[str, Tensor]:
         """`role/metric` for the main evaluation set, `role/set/metric` for others."""
-        return {
-            "/".join(filter(None, (role, name, metric))): value
+        results = {
+            (role, name, metric): value
             for (role, name), collection in self._metrics.items()
             for metric, value in collection.compute().items()
         }
+        for name, agreement in self._agreement.items():
+            results["student", name, "agreement"] = agreement.compute()
+        return {"/".join(filter(None, key)): value for key, value in results.items()}
 
     def _place_teacher(self) -> None:
         if self.models.teacher is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from had.errors import HadError
 from had.tasks.mixing import MixingPlan
@@ -205,6 +205,13 @@ class Task(ABC):
             Inputs of the same names and shapes; here, for tasks that know no way to mix, the same.
         """
         return inputs
+
+    def agreement(self) -> Metric | None:
+        """A fresh metric of the student against its teacher, in 0..1; None for no such figure.
+
+        ``update(student logits, teacher logits)`` batch by batch, as with `metrics`.
+        """
+        return None
 
     def points(self, metrics: dict[str, float]) -> float:
         """The task's score in points of 100, from the metrics of its main evaluation set."""

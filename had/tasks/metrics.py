@@ -100,6 +100,14 @@ class ClassMetric(Metric):
         return self.score(self.confusion.cpu().double())
 
 
+class Agreement(ClassMetric):
+    """A score of one model's predictions with another's in the place of labels."""
+
+    def update(self, logits: Tensor, reference: Tensor) -> None:
+        """Counts a batch: logits and the reference's logits, both (batch, classes)."""
+        super().update(logits, reference.argmax(-1))
+
+
 class PairMetric(Metric):
     """A score that needs every prediction and label at once."""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from had.errors import HadError
-from had.tasks.metrics import CLASS_SCORES, PAIR_SCORES, ClassMetric, PairMetric
+from had.tasks.metrics import CLASS_SCORES, PAIR_SCORES, Agreement, ClassMetric, PairMetric
 
 
 class Labelled(Protocol):
@@ -76,6 +76,10 @@ class Objective(ABC):
     @abstractmethod
     def metric(self, name: str) -> Metric:
         """A fresh metric by name; raises HadError where it does not fit these labels."""
+
+    def agreement(self) -> Metric | None:
+        """A fresh metric of a student against its teacher; None: the losses say enough."""
+        return None
 
     def metrics(self, names: Sequence[str]) -> MetricCollection:
         """Fresh metrics, in the order of the names.
@@ -143,6 +147,10 @@ class Classification(Objective):
                 "use macro_f1"
             )
         return ClassMetric(CLASS_SCORES[name], self.num_outputs)
+
+    def agreement(self) -> Metric:
+        """How often both predict the same class."""
+        return Agreement(CLASS_SCORES["accuracy"], self.num_outputs)
 
 
 class Regression(Objective):

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from had.tasks.base import Task
 from had.tasks.objectives import OBJECTIVES, Objective
@@ -76,6 +76,9 @@ class SupervisedTask(Task):
 
     def metrics(self) -> MetricCollection:
         return self._known_objective().metrics(self.metric_names)
+
+    def agreement(self) -> Metric | None:
+        return self._known_objective().agreement()
 
     def _known_objective(self) -> Objective:
         assert self._objective is not None, "call read() first"

@@ -12,15 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
-
-from had.errors import HadError
 
 
 @dataclass(frozen=True)
@@ -48,24 +46,9 @@ class Augmentation:
     mixup: float = 0.0
     cutmix: float = 0.0
     groups: int = 16
-    _erasing: Any = field(init=False, repr=False, compare=False)
-    _randaugment: Any = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        """Checks the settings.
-
-        Raises:
-            HadError: naming every setting that cannot be, all at once.
-        """
-        problems = [f"task.augment.{line}" for line in self._problems()]
-        if problems:
-            raise HadError("\n".join(problems))
-        erasing = v2.RandomErasing(p=self.erase) if self.erase else None
-        changes = v2.RandAugment(self.randaugment, self.magnitude) if self.randaugment else None
-        object.__setattr__(self, "_erasing", erasing)
-        object.__setattr__(self, "_randaugment", changes)
-
-    def _problems(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
+        """One sentence for each impossible setting."""
         for name, most in (("scale", 1.0), ("ratio", math.inf)):
             low_high = list(getattr(self, name))
             if len(low_high) != 2 or not 0 < low_high[0] <= low_high[1] <= most:
@@ -81,6 +64,14 @@ class Augmentation:
             yield f"magnitude={self.magnitude}: must be 0 to 30"
         if self.groups < 1:
             yield f"groups={self.groups}: must be 1 or more"
+
+    @cached_property
+    def _randaugment(self) -> v2.Transform:
+        return v2.RandAugment(self.randaugment, self.magnitude)
+
+    @cached_property
+    def _erasing(self) -> v2.Transform:
+        return v2.RandomErasing(self.erase)
 
     def crops(self, images: Tensor, side: int, mode: str) -> Tensor:
         """A random crop of every image, mirrored or not, scaled to a square.
@@ -115,11 +106,11 @@ class Augmentation:
 
     def recolour(self, images: Tensor) -> Tensor:
         """RandAugment on images (B, 3, H, W) in 0 .. 1."""
-        return self._by_group(self._randaugment, images)
+        return self._by_group(self._randaugment, images) if self.randaugment else images
 
     def erased(self, images: Tensor) -> Tensor:
         """Rectangles of normalised images (B, C, H, W) set to 0, the mean colour."""
-        return self._by_group(self._erasing, images)
+        return self._by_group(self._erasing, images) if self.erase else images
 
     def mixed(self, images: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
         """Images mixed with one another, and their labels with them.
@@ -133,9 +124,7 @@ class Augmentation:
             return images, labels
         return used[int(torch.randint(len(used), ()))](images, labels)
 
-    def _by_group(self, change: Any, images: Tensor) -> Tensor:
-        if change is None:
-            return images
+    def _by_group(self, change: v2.Transform, images: Tensor) -> Tensor:
         return torch.cat([change(group) for group in images.chunk(self.groups)])
 
 

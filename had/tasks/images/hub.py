@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import IO, Any
 
 from had.errors import HadError
@@ -34,8 +35,9 @@ class HubImages(Images):
         labels = [names[number] for number in data[label]]
         return cls(undecoded(data, column), column, labels, f"{source} {split}")
 
-    def open(self, row: int) -> IO[bytes]:
-        return io.BytesIO(self._data[row][self._column]["bytes"])
+    def open(self, row: int) -> Path | IO[bytes]:
+        cell = self._data[row][self._column]  # an image is inside the data set, or a file beside it
+        return Path(cell["path"]) if cell["bytes"] is None else io.BytesIO(cell["bytes"])
 
     def where(self, row: int) -> str:
         return f"{self.source}:{row}"

@@ -61,7 +61,7 @@ class ImageTask(SupervisedTask):
             problems.append(f"task.stored={self.stored}: must be 1 or more pixels, or null")
         if self.crop is not None and not 0 < self.crop <= 1:
             problems.append(f"task.crop={self.crop}: must be a share above 0, at most 1, or null")
-        return problems
+        return problems + [f"task.augment.{line}" for line in self.augment.problems()]
 
     @abstractmethod
     def _find(self) -> tuple[Images, Mapping[str, Images]]:
