@@ -79,7 +79,8 @@ class CifarTask(ImageTask):
         beyond = [label for label in labels if not 0 <= label < len(names)]
         if beyond:
             raise HadError(f"{root}: a label is {beyond[0]}, known: 0..{len(names) - 1}")
-        return ArrayImages(together, [names[label] for label in labels], str(root / files[0]))
+        cells = [names[label] for label in labels]
+        return ArrayImages(together, cells, str(root / files[0]), names)
 
     def _entry(self, file: Path, key: str) -> Any:
         content = read_pickle(file)

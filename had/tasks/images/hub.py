@@ -14,8 +14,10 @@ from had.tasks.images.sources import Images
 class HubImages(Images):
     """One split of a data set with a column of images and one of class numbers."""
 
-    def __init__(self, data: Any, column: str, labels: list[str], source: str) -> None:
-        super().__init__(labels, source)
+    def __init__(
+        self, data: Any, column: str, labels: list[str], source: str, classes: list[str]
+    ) -> None:
+        super().__init__(labels, source, classes)
         self._data, self._column = data, column
 
     @classmethod
@@ -33,7 +35,7 @@ class HubImages(Images):
             raise HadError(f"{source}: no column {', '.join(sorted(missing))}; there are: {there}")
         names = data.features[label].names
         labels = [names[number] for number in data[label]]
-        return cls(undecoded(data, column), column, labels, f"{source} {split}")
+        return cls(undecoded(data, column), column, labels, f"{source} {split}", names)
 
     def open(self, row: int) -> Path | IO[bytes]:
         cell = self._data[row][self._column]  # an image is inside the data set, or a file beside it

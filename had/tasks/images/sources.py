@@ -21,11 +21,15 @@ class Images(ABC):
     Attributes:
         labels: the class of each image, as its source writes it.
         source: the folder, archive or data set, for messages.
+        classes: all classes in the order of their numbers, where the source has one; else None.
     """
 
-    def __init__(self, labels: Sequence[str], source: str) -> None:
+    def __init__(
+        self, labels: Sequence[str], source: str, classes: Sequence[str] | None = None
+    ) -> None:
         self.labels = list(labels)
         self.source = source
+        self.classes = classes
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,7 +55,7 @@ class Picked(Images):
     """Some of another collection's images."""
 
     def __init__(self, images: Images, rows: list[int]) -> None:
-        super().__init__([images.labels[row] for row in rows], images.source)
+        super().__init__([images.labels[row] for row in rows], images.source, images.classes)
         self._images, self._rows = images, rows
 
     def open(self, row: int) -> Path | IO[bytes] | Image.Image:
@@ -85,8 +89,10 @@ class FileImages(Images):
 class ArrayImages(Images):
     """Images that lie in memory as pixels: uint8 (images, height, width, 3)."""
 
-    def __init__(self, pixels: np.ndarray, labels: Sequence[str], source: str) -> None:
-        super().__init__(labels, source)
+    def __init__(
+        self, pixels: np.ndarray, labels: Sequence[str], source: str, classes: Sequence[str]
+    ) -> None:
+        super().__init__(labels, source, classes)
         self.pixels = pixels
 
     def open(self, row: int) -> Image.Image:

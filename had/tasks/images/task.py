@@ -75,12 +75,14 @@ class ImageTask(SupervisedTask):
         return objective
 
     def _classes(self, train: Images) -> Classification:
-        """The classes of the task: those of its training images."""
+        """The classes of the task: as their source numbers them, or those there are, sorted."""
         if len(set(train.labels)) == 1:
             raise HadError(
                 f"{train.source}: all images are of one class, {train.labels[0]!r}; "
                 "classification needs two classes or more"
             )
+        if train.classes is not None:
+            return Classification({name: name for name in train.classes})
         return Classification.learned(train)
 
     def encode(self, preprocessor: Preprocessing) -> TaskData:
