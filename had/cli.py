@@ -57,6 +57,9 @@ COMMANDS = {
     "eval": Command("had.cli:evaluate", "evaluate the student of a run directory again"),
     "sweep": Command("had.commands.sweep:main", "run experiments: points, workers, records"),
     "results": Command("had.commands.results:main", "tables from the records of runs"),
+    "attention-maps": Command(
+        "had.commands.attention_maps:main", "draw what teacher and student look at in an image"
+    ),
     "cost": Command("had.commands.cost:main", "price attention on accelerators; needs no data"),
 }
 

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 STUDENT = "student"  # the student's folder in a run directory
+TEACHER = "teacher.json"  # names the teacher's directory or Hub id
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def run(
     _write_inputs(cfg)  # not before all inputs are known to be good: the directory may hold a run
     with open_loggers(cfg) as loggers:
         teach = Phase("teacher", cfg, task, data, settings.finetune, loggers=loggers)
-        teacher = _teacher(teach, model, source, Path(settings.paths.cache))
+        teacher, place = _teacher(teach, model, source, Path(settings.paths.cache))
+        rank_zero_only(write_json)(Path(cfg.run_dir) / TEACHER, {"name": place})
         teacher_ready()
         taught = time.perf_counter()
         learn = Phase(
@@ -156,11 +158,17 @@ def _all_good(*checks: Callable[[], None]) -> None:
         raise HadError("\n".join(problems))
 
 
-def _teacher(phase: Phase, model: nn.Module, source: ModelSource, cache: Path) -> nn.Module:
-    """The given teacher, or the model fine-tuned on the task: from the cache, else here and now."""
+def _teacher(
+    phase: Phase, model: nn.Module, source: ModelSource, cache: Path
+) -> tuple[nn.Module, str]:
+    """The given teacher, or the model fine-tuned on the task: from the cache, else here and now.
+
+    Returns:
+        The teacher, and its directory or Hub id.
+    """
     cfg, task = phase.cfg, phase.task
     if cfg.teacher is not None:
-        return model
+        return model, str(cfg.teacher)
     determined_by = {
         "schedule": asdict(phase.schedule),
         "batch_size": task.batch_size,
@@ -172,11 +180,11 @@ def _teacher(phase: Phase, model: nn.Module, source: ModelSource, cache: Path) -
     }
     kept = TeacherCache(cache, teacher_fingerprint(determined_by, phase.data.train, model))
     if (finished := kept.load(source, task)) is not None:
-        return finished
+        return finished, str(kept.directory)
     log.info("teacher: fine-tuning %s on %s", source.name, task.name)
     fit(phase, phase.module(Alone(model)))
     rank_zero_only(kept.store)(model, determined_by)
-    return model
+    return model, str(kept.directory)
 
 
 def _student(phase: Phase, settings: Settings, teacher: nn.Module) -> nn.Module:

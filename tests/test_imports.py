@@ -32,8 +32,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "sweeps": {"errors", "paths", "config", "lightning", "results", "runner"},
     "commands": {
-        *("errors", "paths", "config", "build", "hardware", "models", "tasks", "results", "runner"),
-        "sweeps",
+        *("errors", "paths", "config", "build", "hardware", "attention", "models", "tasks"),
+        *("results", "runner", "sweeps"),
     },
     "cli": {"errors", "paths", "config", "lightning", "runner"},
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -62,7 +62,7 @@ class TimmSource(ModelSource):
         model = self._sizes()
         data = timm.data.resolve_model_data_config(model)
         return ImagePreprocessor(
-            (data["input_size"][0], *_image_size(model, data["input_size"][1:])),
+            _input_size(model, data["input_size"]),
             tuple(data["mean"]),
             tuple(data["std"]),
             data["interpolation"],
@@ -194,10 +194,12 @@ def _arguments(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def _image_size(model: nn.Module, default: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) that the model was built for, where its architecture fixes one."""
-    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    return tuple(size) if size else tuple(default)
+def _input_size(model: nn.Module, default: Sequence[int]) -> tuple[int, int, int]:
+    """(channels, height, width) that the model was built for, where its architecture fixes them."""
+    patches = getattr(model, "patch_embed", None)
+    channels = getattr(getattr(patches, "proj", None), "in_channels", default[0])
+    height, width = getattr(patches, "img_size", None) or default[1:]
+    return channels, height, width
 
 
 def _times(size: tuple[int, int]) -> str:

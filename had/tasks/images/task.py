@@ -97,7 +97,7 @@ class ImageTask(SupervisedTask):
         """
         self.read()
         assert self._train is not None
-        batches = self.batches(preprocessor)
+        batches = self.batches(preprocessor, self.num_outputs)
         how = Decoding(
             self.stored or stored_side(batches.side, batches.crop),
             preprocessor.interpolation,
@@ -112,8 +112,16 @@ class ImageTask(SupervisedTask):
         train = self._decoded(self._train, self._train_labels(self._train), how)
         return TaskData(train, evaluation, batches)
 
-    def batches(self, preprocessor: Preprocessing) -> ImageBatches:
-        """The transforms of a model's input (after `read`)."""
+    def batches(self, preprocessor: Preprocessing, classes: int) -> ImageBatches:
+        """What makes a model's input of decoded squares.
+
+        Args:
+            preprocessor: what the model says of its input.
+            classes: of the labels.
+
+        Raises:
+            HadError: the model does not look at squares in colour or grey.
+        """
         channels, height, width = preprocessor.size
         if height != width or channels not in (1, 3):
             raise HadError(
@@ -127,7 +135,7 @@ class ImageTask(SupervisedTask):
             std=preprocessor.std,
             interpolation=preprocessor.interpolation,
             crop=self.crop or preprocessor.crop,
-            classes=self.num_outputs,
+            classes=classes,
             augmentation=self.augment,
         )
 
