@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from timm.layers.attention import Attention
 from torch import Tensor, nn
 
 from had.attention.module import AttentionGeometry
+from had.attention.position_bias import RelativePositionBias
 from had.errors import HadError
 
 
@@ -17,9 +19,18 @@ class CoreAttention(Attention):
 
     It can be given to timm as `attn_layer`, or take the place of an existing layer (`from_layer`).
     Parameters and state-dict keys of the layer itself are timm's own.
+
+    Attributes:
+        core: attends.
+        position_bias: returns what is added to the scores, (1, H, T, T); None for nothing.
     """
 
     core: nn.Module
+    position_bias: nn.Module | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.position_bias = None
 
     @classmethod
     def from_layer(cls, layer: Attention, core: nn.Module) -> CoreAttention:
@@ -30,7 +41,7 @@ class CoreAttention(Attention):
         for name, child in layer.named_children():
             setattr(new, name, child)
         new.gate = getattr(layer, "gate", None)
-        new.core = core
+        new.core, new.position_bias = core, None
         return new.train(layer.training)
 
     def forward(
@@ -41,6 +52,9 @@ class CoreAttention(Attention):
         qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         mask, bias = _mask_and_bias(attn_mask, is_causal, length, x.device)
+        if self.position_bias is not None:
+            position = self.position_bias()
+            bias = position if bias is None else bias + position
         output = self.core(
             self.q_norm(query),
             self.k_norm(key),
@@ -80,7 +94,30 @@ def attach(model: nn.Module, build: Callable[[AttentionGeometry], nn.Module]) ->
         layer = model.get_submodule(geometry.name)
         assert isinstance(layer, Attention)
         core = build(geometry).to(layer.qkv.weight.device).train(layer.training)
-        setattr(model.get_submodule(parent), child, CoreAttention.from_layer(layer, core))
+        new = CoreAttention.from_layer(layer, core)
+        if wants_position_bias(core):
+            new.position_bias = make_position_bias(model, geometry).to(layer.qkv.weight.device)
+        setattr(model.get_submodule(parent), child, new)
+
+
+def wants_position_bias(core: nn.Module) -> bool:
+    """Whether a student's options ask for a learned bias of relative positions."""
+    return bool(getattr(getattr(core, "options", None), "position_bias", False))
+
+
+def make_position_bias(model: nn.Module, geometry: AttentionGeometry) -> RelativePositionBias:
+    """The bias of one layer, for the patches of its model.
+
+    Raises:
+        HadError: the model's tokens are not a grid of patches of a fixed size.
+    """
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    prefix = getattr(model, "num_prefix_tokens", None)
+    if grid is None or not isinstance(prefix, int):
+        raise HadError(
+            f"{type(model).__name__} has no fixed grid of patches; set position_bias to false"
+        )
+    return RelativePositionBias(geometry.heads, tuple(grid), prefix)
 
 
 def find_layers(model: nn.Module) -> list[AttentionGeometry]:
