@@ -121,7 +121,7 @@ def _timm_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **TIMM_SIZES[match[1]],
         "patch_size": int(match[2]),
-        "image_size": size[1:] if size else None,
+        "img_size": size[1:] if size else None,  # as timm calls it: arguments may replace it
     }
 
 
