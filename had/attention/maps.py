@@ -13,8 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from had.attention.functional import attention_scores, binarize, masked_softmax, topn_mask
-from had.attention.module import HammingAttention, hamming_layers, recorded_layers
+from had.attention.functional import attention_scores, topn_mask
+from had.attention.module import (
+    AttentionGeometry,
+    HammingAttention,
+    hamming_layers,
+    recorded_layers,
+)
+from had.attention.weighting import WEIGHTINGS
 
 _USED = ("mask", "bias", "scale")  # of the arguments of an attention layer
 
@@ -75,18 +81,21 @@ def student_map(
 ) -> AttentionMap:
     """The map of one layer; arguments as those of its forward pass, without padding."""
     scale = layer.geometry.head_dim**-0.5 if scale is None else scale
-    sigma_key = layer.key(key, None)
-    if sigma_key.dim():  # a key head's, for the query heads that share it
-        shared = layer.geometry.heads // layer.geometry.kv_heads
-        sigma_key = sigma_key.repeat_interleave(shared, dim=-3)
+    sigma_query, sigma_key = layer.query(query, None), layer.key(key, None)
     scores = attention_scores(
-        binarize(query.float()),
-        binarize(key.float()),
-        gain=scale * layer.query(query, None) * sigma_key,
+        layer.final_relaxation(query.float(), sigma_query),
+        layer.final_relaxation(key.float(), sigma_key),
+        gain=scale * sigma_query * per_query_head(sigma_key, layer.geometry),
         bias=bias,
     )
     kept = topn_mask(scores, layer.options.n, mask)
-    return AttentionMap(masked_softmax(scores, kept), kept)
+    return AttentionMap(WEIGHTINGS[layer.options.weights](scores, kept), kept)
+
+
+def per_query_head(sigma_key: Tensor, geometry: AttentionGeometry) -> Tensor:
+    """A sigma given for each key head, repeated for the query heads that share it."""
+    shared = geometry.heads // geometry.kv_heads
+    return sigma_key.repeat_interleave(shared, dim=-3) if sigma_key.dim() else sigma_key
 
 
 def rollout(maps: Sequence[Tensor]) -> Tensor:

@@ -101,7 +101,6 @@ class Phase:
             sets,
             cuda_graphs=self.cfg.cuda_graphs,
             on_device=self.data.on_device,
-            seed=self.cfg.seed,
         )
 
 

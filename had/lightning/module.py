@@ -36,7 +36,6 @@ class DistillationModule(pl.LightningModule):
         evaluation_sets: names of the evaluation sets, in the order of their data loaders.
         cuda_graphs: replay captured steps where the device and the trainer allow it.
         on_device: finishes batches, before any captured step.
-        seed: of what is random in it.
     """
 
     student: nn.Module
@@ -50,14 +49,13 @@ class DistillationModule(pl.LightningModule):
         *,
         cuda_graphs: bool = True,
         on_device: OnDevice = FINISHED,
-        seed: int = 0,
     ) -> None:
         super().__init__()
         self.student = models.student
         self.models, self.task, self.schedule = models, task, schedule
         self.evaluation_sets = evaluation_sets
         self.cuda_graphs = cuda_graphs
-        self.on_device, self.seed = on_device, seed
+        self.on_device = on_device
         self._graphs: StepGraphs | None = None
         self._stage = -1
         self._metrics: dict[tuple[str, str], MetricCollection] = {}
@@ -120,7 +118,7 @@ class DistillationModule(pl.LightningModule):
         return {**batch, "inputs": self.task.mix(batch["inputs"], plan.to(self.device))}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        batch = self.on_device(batch, draw_seed(self.seed, batch_idx, self.global_rank))
+        batch = self.on_device(batch, draw_seed(self.schedule.seed, batch_idx, self.global_rank))
         batch = self._mixed(batch)
         parts = self._step(batch) if self._graphs is None else self._graphs(batch, self._stage)
         if self._logs_now():

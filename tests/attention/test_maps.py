@@ -15,10 +15,10 @@ from tests.models.zoo import ZOO, build, output
 
 
 @pytest.mark.parametrize("name", ["timm_vit", "timm_deit_distilled", "vit"])
-@pytest.mark.parametrize("scale", ["frozen_sigma", "head_scale", "mean_abs"])
-def test_a_students_map_times_its_values_is_its_output(name: str, scale: str) -> None:
+@pytest.mark.parametrize("recipe", ["had", "had_plus", "topn_fp", "sab", "binary_attention"])
+def test_a_students_map_times_its_values_is_its_output(name: str, recipe: str) -> None:
     model, inputs = build(name), ZOO[name].inputs()
-    had.binarize(model, 3, {"scale": scale}, calibration=[inputs])
+    had.binarize(model, 3, recipe, calibration=[inputs])
     calls = watch_layers(model)
     with watched_maps(model) as maps:
         output(model, inputs)

@@ -120,6 +120,14 @@ def test_timm_architectures_are_known_by_name(tmp_path: Path, architecture: str)
     )
 
 
+def test_a_size_given_by_hand_replaces_that_of_a_timm_directory(tmp_path: Path) -> None:
+    about = {"input_size": [3, 224, 224]}
+    config = {"architecture": "vit_tiny_patch16_224", "num_features": 192, "pretrained_cfg": about}
+    file = written(tmp_path, config)
+    assert read_config(file, {}).tokens == 14 * 14 + 1
+    assert read_config(file, {"img_size": 64, "patch_size": 16}).tokens == 4 * 4 + 1
+
+
 def test_a_saved_timm_student_states_its_arguments(tmp_path: Path) -> None:
     arguments = {"img_size": [8, 8], "patch_size": [2, 2], "embed_dim": 64, "depth": 4}
     config = {"architecture": "vit_tiny_patch16_224", "model_args": arguments | {"num_heads": 4}}

@@ -15,7 +15,8 @@ from had.tasks.base import EncodedDataset, TaskData
 from had.tasks.images.augment import Augmentation
 from had.tasks.images.pixels import ImageBatches, Preprocessing, stored_side
 from had.tasks.images.sources import Images
-from had.tasks.images.store import DECODERS, Decoding
+from had.tasks.images.store import DECODERS, PIXELS, Decoding
+from had.tasks.mixing import MixingPlan, cut_images
 from had.tasks.objectives import Classification
 from had.tasks.supervised import SupervisedTask
 
@@ -138,6 +139,9 @@ class ImageTask(SupervisedTask):
             classes=classes,
             augmentation=self.augment,
         )
+
+    def mix(self, inputs: dict[str, Tensor], plan: MixingPlan) -> dict[str, Tensor]:
+        return {PIXELS: cut_images(inputs[PIXELS], plan)}
 
     def _labels(self, images: Images) -> Tensor:
         return self._known_objective().encode(images)
