@@ -140,7 +140,7 @@ def untrained(place: Place) -> Run:
 def test_a_run_directory_holds_every_record(sst2: Run) -> None:
     there = {path.name for path in sst2.directory.iterdir()}
     records = {"config.yaml", "environment.json", "metrics.json", "record.json", "train.log"}
-    assert there == records | {".hydra", "checkpoints", "csv", "student"}
+    assert there == records | {"teacher.json"} | {".hydra", "checkpoints", "csv", "student"}
     config = OmegaConf.load(sst2.directory / "config.yaml")
     assert "${" not in (sst2.directory / "config.yaml").read_text()
     assert (config.sparsity.n, config.task.name, config.run_dir) == (4, "sst2", str(sst2.directory))
@@ -338,7 +338,7 @@ def test_a_file_of_the_users_own(place: Place) -> None:
     run = place.run("files", "task=files", *columns, *LEARNING)
     assert run.config["id2label"] == {"0": "cold", "1": "warm"}
     assert {key for key in run.metrics if key.startswith("student/")} == {
-        *("student/accuracy", "student/macro_f1")
+        *("student/accuracy", "student/macro_f1", "student/agreement")
     }
     assert run.metrics["score/teacher"] >= 75
     assert "36 rows for training, 4 held out" in run.log
