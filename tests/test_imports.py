@@ -40,7 +40,9 @@ ALLOWED: dict[str, set[str]] = {
 
 HEAVY = {"torch", "transformers", "timm", "pytorch_lightning", "torchmetrics", "triton"}
 ONLY_IN = {
-    "transformers": {"attention/transformers.py", "models/transformers.py"},
+    "transformers": {
+        *("attention/cache.py", "attention/transformers.py", "models/transformers.py"),
+    },
     "timm": {"attention/timm.py", "models/timm.py"},
     "datasets": {"tasks/hub.py"},
     "sklearn": {"tasks/digits.py"},

@@ -9,8 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from had.attention.backends import AttentionCall, choose_backend
+from had.attention.backends import (
+    AttentionCall,
+    PackedCall,
+    choose_backend,
+    choose_packed_backend,
+)
 from had.attention.binarize import RELAXATIONS, SCALES, Relaxation
+from had.attention.bits import pack_signs
 from had.attention.divergence import AttentionTarget
 from had.attention.functional import check_topn
 from had.attention.weighting import WEIGHTINGS
@@ -126,7 +132,7 @@ class HammingAttention(nn.Module):
 
         Args:
             query: (B, H, T, D), after rotary embedding and normalisation.
-            key: (B, G, S, D).
+            key: (B, G, S, D), or int32 signs from a binary key cache (`had.attention.bits`).
             value: (B, G, S, V).
             mask: bool broadcastable to (B, H, T, S), True = allowed.
             bias: additive, broadcastable to (B, H, T, S).
@@ -134,13 +140,16 @@ class HammingAttention(nn.Module):
             dropout: ignored, with one warning: the softmax over N keys has none.
 
         Returns:
-            (B, H, T, V) in value's dtype.
+            (B, H, T, V) in value's dtype; in query's where keys are bits.
 
         Raises:
-            ValueError: the tensors do not have this layer's heads and head_dim.
+            ValueError: the tensors do not have this layer's heads and head_dim, or keys are bits
+                and this layer needs more than their signs.
         """
         self._check(query, key, dropout)
         scale = self.geometry.head_dim**-0.5 if scale is None else scale
+        if key.dtype == torch.int32:
+            return self._attend_to_bits(query, key, value, mask, bias, scale)
         real_keys = real_tokens(mask)
         # Only in self-attention are queries and keys the same tokens; a shorter query is all real.
         real_queries = real_keys if query.shape[2] == key.shape[2] else None
@@ -181,13 +190,48 @@ class HammingAttention(nn.Module):
                 weights=self.options.weights,
             )
 
+    def _attend_to_bits(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        bias: Tensor | None,
+        scale: float,
+    ) -> Tensor:
+        if (reason := self.why_not_bits()) is not None:
+            raise ValueError(f"{self.geometry.name}: a binary key cache cannot serve it: {reason}")
+        with torch.autocast(query.device.type, enabled=False):
+            gain = scale * self.query(query, None) * self._for_query_heads(self.key(key, None))
+        call = PackedCall(
+            query=pack_signs(query),
+            key=key,
+            value=value,
+            head_dim=self.geometry.head_dim,
+            n=self.options.n,
+            gain=gain,
+            mask=mask,
+            bias=bias,
+        )
+        backend = choose_packed_backend(self.options.backend, call)
+        return backend.attend_packed(call).to(query.dtype)
+
+    def why_not_bits(self) -> str | None:
+        """Why the signs of keys cannot stand for this layer's keys at present; None: they can."""
+        if self.calibrating or not self.relaxation.exact_signs:
+            stage = "calibration" if self.calibrating else type(self.relaxation).__name__
+            return f"its keys are not signs at present ({stage})"
+        if self.query.per_sample or self.key.per_sample:
+            return f"scale={self.options.scale} measures the queries and keys of every sample"
+        return None
+
     def _for_query_heads(self, sigma_key: Tensor) -> Tensor:
         """A key head's sigma, repeated for the query heads that share it."""
         shared = self.geometry.heads // self.geometry.kv_heads
         return sigma_key.repeat_interleave(shared, dim=-3) if sigma_key.dim() else sigma_key
 
     def _check(self, query: Tensor, key: Tensor, dropout: float) -> None:
-        shape = (query.shape[1], key.shape[1], query.shape[3])
+        shape = (query.shape[1], key.shape[1], query.shape[3])  # a key of bits has its own width
         expected = (self.geometry.heads, self.geometry.kv_heads, self.geometry.head_dim)
         if shape != expected:
             raise ValueError(
@@ -263,7 +307,8 @@ def real_tokens(mask: Tensor | None) -> Tensor | None:
     if mask is None:
         return None
     mask = mask.expand((1,) * (4 - mask.dim()) + mask.shape) if mask.dim() < 4 else mask
-    return mask.any(dim=1, keepdim=True).any(dim=2).unsqueeze(-1)
+    # Rows first: what is left is small, while one head's map of a long text is not.
+    return mask.any(dim=2).any(dim=1, keepdim=True).unsqueeze(-1)
 
 
 def hamming_layers(model: nn.Module) -> list[HammingAttention]:

@@ -8,6 +8,7 @@ too: without it transformers passes no mask at all, and padding would silently b
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -16,8 +17,11 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
-from had.attention.module import AttentionGeometry
+from had.attention.cache import binary_version
+from had.attention.module import AttentionGeometry, hamming_layers
 from had.errors import HadError
+
+log = logging.getLogger(__name__)
 
 IMPLEMENTATION = "hamming"
 CORE = "core"  # the attached module's attribute name, and so part of the student's state-dict keys
@@ -77,6 +81,39 @@ def attach(model: PreTrainedModel, build: Callable[[AttentionGeometry], nn.Modul
     model.set_attn_implementation(IMPLEMENTATION)
     if model.config._attn_implementation != IMPLEMENTATION:
         raise HadError(f"{type(model).__name__} refuses attn_implementation={IMPLEMENTATION!r}")
+    if hamming_layers(model) and model.can_generate():
+        vars(model)["_prepare_cache_for_generation"] = BinaryCacheByDefault(model)
+
+
+class BinaryCacheByDefault:
+    """Lets a student's `generate` use a binary key cache where it would use a dynamic one.
+
+    It stands in the model's place for the one method in which `generate` makes its cache; a class
+    rather than a closure, so that the model can still be pickled and copied.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+
+    def __call__(
+        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        """The arguments are transformers'; the cache is put into `model_kwargs`."""
+        given = model_kwargs.get("past_key_values")
+        kind: Any = type(self.model)
+        kind._prepare_cache_for_generation(
+            self.model, generation_config, model_kwargs, *args, **kwargs
+        )
+        made = model_kwargs.get("past_key_values")
+        if given is not None or made is None or generation_config.cache_implementation is not None:
+            return
+        reasons = filter(None, (core.why_not_bits() for core in hamming_layers(self.model)))
+        if (reason := next(reasons, None)) is not None:
+            log.warning("generating with a float cache: %s", reason)
+            return
+        model_kwargs["past_key_values"] = binary_version(made, self.model.config)
+        if generation_config.is_assistant:
+            model_kwargs["past_key_values"].activate_past_recording()
 
 
 def find_layers(model: PreTrainedModel) -> list[AttentionGeometry]:

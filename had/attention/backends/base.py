@@ -49,7 +49,7 @@ class PackedCall:
         query: signs of the queries, int32 (B, H, T, W) with W = ceil(head_dim / 32).
         key: signs of the keys, int32 (B, G, S, W), H a multiple of G; the words of a key are
             contiguous, other strides are free (a view into a larger buffer).
-        value: (B, G, S, V), rows contiguous, other strides free.
+        value: (B, G, S, V), rows contiguous, other strides free; may be of an 8-bit float type.
         head_dim: signs of a query or key.
         n: keys a row keeps, an integer >= 1 or a fraction in (0, 1] of the allowed keys.
         gain: factor of the dot product, a number or a float32 tensor broadcastable to (B, H, 1, 1).
@@ -69,7 +69,8 @@ class PackedCall:
     def unpacked(self) -> AttentionCall:
         """The same call on signs in float32."""
         query, key = (unpack_signs(words, self.head_dim) for words in (self.query, self.key))
-        call = AttentionCall(query, key, self.value, self.n, self.gain, self.mask, self.bias)
+        value = self.value.float() if self.value.element_size() == 1 else self.value
+        call = AttentionCall(query, key, value, self.n, self.gain, self.mask, self.bias)
         return replace(call, signs=True)
 
 
@@ -91,7 +92,10 @@ class Backend(ABC):
         return False
 
     def attend_packed(self, call: PackedCall) -> Tensor:
-        """The attention output (B, H, T, V) in value's dtype, without gradients."""
+        """The attention output (B, H, T, V), without gradients.
+
+        In value's dtype, or a wider one: 8-bit floats store values, but nothing computes in them.
+        """
         raise NotImplementedError(f"backend {self.name!r} does not read bits")
 
     @abstractmethod
