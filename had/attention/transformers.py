@@ -78,11 +78,25 @@ def attach(model: PreTrainedModel, build: Callable[[AttentionGeometry], nn.Modul
         reference = next(layer.parameters())
         core = build(geometry).to(device=reference.device)
         setattr(layer, CORE, core.train(layer.training))
-    model.set_attn_implementation(IMPLEMENTATION)
-    if model.config._attn_implementation != IMPLEMENTATION:
-        raise HadError(f"{type(model).__name__} refuses attn_implementation={IMPLEMENTATION!r}")
+    _route(model, [geometry.name for geometry in geometries])
     if hamming_layers(model) and model.can_generate():
         vars(model)["_prepare_cache_for_generation"] = BinaryCacheByDefault(model)
+
+
+def _route(model: PreTrainedModel, layers: list[str]) -> None:
+    """Make every layer look up our function; encoders and decoders have configurations of theirs.
+
+    Raises:
+        HadError: a layer would go on with its dense attention, silently.
+    """
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel):
+            part.set_attn_implementation(IMPLEMENTATION)
+    for name in layers:
+        config = getattr(model.get_submodule(name), "config", model.config)
+        if config._attn_implementation != IMPLEMENTATION:
+            kind = type(model).__name__
+            raise HadError(f"layer {name!r}: {kind} refuses attn_implementation={IMPLEMENTATION!r}")
 
 
 class BinaryCacheByDefault:
