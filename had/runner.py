@@ -183,6 +183,7 @@ def _student(phase: Phase, settings: Settings, teacher: nn.Module) -> nn.Module:
     return binarize(
         copy.deepcopy(teacher).to(device(phase.cfg)),
         n=settings.sparsity.n,
+        minimum=settings.sparsity.minimum,
         binarization=asdict(settings.binarization),
         calibration=_calibration_inputs(phase, settings.binarization.calibration_batches),
         backend=phase.cfg.backend,
@@ -247,5 +248,7 @@ def _identity(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _show(cfg: DictConfig, task: Task, metrics: dict[str, float]) -> None:
-    title = f"{task.name}, {cfg.model.label}, {cfg.binarization.name}, N = {cfg.sparsity.n}"
+    n, minimum = cfg.sparsity.n, cfg.sparsity.get("minimum", 1)  # older runs had no minimum
+    kept = f"N = {n}" if minimum == 1 else f"N = {n} of the keys, {minimum} at least"
+    title = f"{task.name}, {cfg.model.label}, {cfg.binarization.name}, {kept}"
     show(run_table(title, task.score, metrics), cost_table(metrics))

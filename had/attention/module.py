@@ -18,7 +18,7 @@ from had.attention.backends import (
 from had.attention.binarize import RELAXATIONS, SCALES, Relaxation
 from had.attention.bits import pack_signs
 from had.attention.divergence import AttentionTarget
-from had.attention.functional import check_topn
+from had.attention.functional import ScaledN, TopN, check_topn
 from had.attention.weighting import WEIGHTINGS
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class AttentionOptions:
 
     Attributes:
         n: keys a row keeps, an integer >= 1 or a fraction in (0, 1] of the allowed keys.
+        minimum: keys that a row keeps at least where n is a fraction and it may see as many.
         scale: how sigma is found, a key of `had.attention.binarize.SCALES`.
         ste_clip: the sign's gradient passes where |x| <= ste_clip * sigma; None: everywhere.
         relaxation: what a finished student computes with, a key of `RELAXATIONS`: "sign", or
@@ -65,6 +66,7 @@ class AttentionOptions:
     """
 
     n: int | float = 30
+    minimum: int = 1
     scale: str = "frozen_sigma"
     ste_clip: float | None = None
     relaxation: str = "sign"
@@ -72,7 +74,7 @@ class AttentionOptions:
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        check_topn(self.n)
+        check_topn(self.topn)
         if self.scale not in SCALES:
             raise ValueError(f"scale = {self.scale!r} is unknown; there are {', '.join(SCALES)}")
         if self.relaxation not in FINAL_RELAXATIONS:
@@ -85,6 +87,11 @@ class AttentionOptions:
             raise ValueError(f"weights = {self.weights!r} is unknown; there are {known}")
         if self.ste_clip is not None and self.ste_clip <= 0:
             raise ValueError(f"ste_clip = {self.ste_clip}: must be positive, or null for no clip")
+
+    @property
+    def topn(self) -> TopN:
+        """n and minimum as the one rule that attention follows."""
+        return self.n if self.minimum == 1 else ScaledN(self.n, self.minimum)
 
 
 class HammingAttention(nn.Module):
@@ -182,7 +189,7 @@ class HammingAttention(nn.Module):
                 query=self.relaxation(query.float(), sigma_query),
                 key=self.relaxation(key.float(), sigma_key),
                 value=value,
-                n=self.options.n,
+                n=self.options.topn,
                 gain=scale * sigma_query * self._for_query_heads(sigma_key),
                 mask=mask,
                 bias=bias,
@@ -208,7 +215,7 @@ class HammingAttention(nn.Module):
             key=key,
             value=value,
             head_dim=self.geometry.head_dim,
-            n=self.options.n,
+            n=self.options.topn,
             gain=gain,
             mask=mask,
             bias=bias,
@@ -244,7 +251,7 @@ class HammingAttention(nn.Module):
     def extra_repr(self) -> str:
         g, o = self.geometry, self.options
         shape = f"heads={g.heads}, kv_heads={g.kv_heads}, head_dim={g.head_dim}"
-        return f"{shape}, n={o.n}, scale={o.scale}"
+        return f"{shape}, n={o.topn}, scale={o.scale}"
 
 
 class RecordedAttention(nn.Module):

@@ -7,7 +7,7 @@ import torch
 
 from had.attention.backends import BACKENDS, PackedCall, choose_packed_backend
 from had.attention.bits import pack_signs, unpack_signs
-from had.attention.functional import binarize, hamming_attention, match_counts
+from had.attention.functional import ScaledN, TopN, binarize, hamming_attention, match_counts
 
 
 def test_layout_by_hand() -> None:
@@ -37,8 +37,8 @@ def test_differing_bits_are_the_hamming_distance(width: int) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in BACKENDS if name in ("eager", "reference")])
-@pytest.mark.parametrize("n", [3, 0.25])
-def test_attention_from_bits_equals_the_oracle(name: str, n: int | float) -> None:
+@pytest.mark.parametrize("n", [3, 0.25, ScaledN(0.25, 2)])
+def test_attention_from_bits_equals_the_oracle(name: str, n: TopN) -> None:
     generator = torch.Generator().manual_seed(2)
     query = torch.randn(2, 4, 3, 40, generator=generator)
     key = torch.randn(2, 2, 17, 40, generator=generator)

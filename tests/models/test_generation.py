@@ -24,12 +24,12 @@ STEPS = 40
 WITHOUT = {"use_cache": False}
 
 
-def student(name: str, n: int | float = 6, recipe: str = "had_plus") -> nn.Module:
+def student(name: str, n: int | float = 6, recipe: Any = "had_plus", minimum: int = 1) -> nn.Module:
     """A decoder that sees 6 keys of each row, and never ends a text by itself."""
     model = build(name)
     model.generation_config.eos_token_id = None
     model.generation_config.decoder_start_token_id = 0  # asked for where an encoder reads
-    return had.binarize(model, n, recipe, calibration=[ZOO[name].inputs()])
+    return had.binarize(model, n, recipe, [ZOO[name].inputs()], minimum=minimum)
 
 
 def prompt() -> dict[str, Tensor]:
@@ -97,9 +97,13 @@ def test_speculative_decoding_crops(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["qwen3", "mistral"])
-@pytest.mark.parametrize("n", [6, 0.3])
-def test_a_text_in_pieces_gives_what_it_gives_at_once(name: str, n: int | float) -> None:
-    model, cache = student(name, n), had.BinaryKeyCache(build(name).config)
+@pytest.mark.parametrize(("n", "minimum"), [(6, 1), (0.3, 1), (0.2, 4)])
+def test_a_text_in_pieces_gives_what_it_gives_at_once(
+    name: str, n: int | float, minimum: int
+) -> None:
+    """A row keeps as many keys in decoding as in training, by whatever rule."""
+    model = student(name, n, minimum=minimum)
+    cache = had.BinaryKeyCache(model.config)
     ids = torch.randint(5, 90, (2, 30), generator=torch.Generator().manual_seed(4))
     with torch.no_grad():
         at_once = model(input_ids=ids, use_cache=False).logits
