@@ -28,7 +28,7 @@ from had.lightning.fit import Phase, check_resume, device, evaluate, fit, precis
 from had.lightning.loggers import log_final, open_loggers
 from had.models.convert import binarize, record_attention
 from had.models.source import ModelSource
-from had.models.storage import load_student, save
+from had.models.storage import STUDENT, load_student, save
 from had.results.record import METRICS, environment, write_json
 from had.results.records import RECORD
 from had.results.tables import cost_table, run_table, show
@@ -37,7 +37,6 @@ from had.tasks.base import Task, TaskData
 log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
-STUDENT = "student"  # the student's folder in a run directory
 
 
 @dataclass(frozen=True)

@@ -44,10 +44,9 @@ def generate(model: nn.Module, inputs: dict[str, Tensor], **wishes: Any) -> Any:
     torch.manual_seed(7)
     return model.generate(
         **inputs,
-        max_new_tokens=STEPS,
         return_dict_in_generate=True,
         output_logits=True,
-        **{"do_sample": False, **wishes},
+        **{"do_sample": False, "max_new_tokens": STEPS, **wishes},
     )
 
 
@@ -68,6 +67,17 @@ def test_every_step_gives_the_logits_of_no_cache(name: str, wishes: dict[str, An
         parts = [cache.self_attention_cache, cache.cross_attention_cache]
     assert all(isinstance(part, had.BinaryKeyCache) for part in parts)
     assert all(layer.keys.dtype == torch.int32 for part in parts for layer in part.layers)
+
+
+@pytest.mark.parametrize("name", ["llama_lm", "mistral"])
+def test_many_steps_give_the_logits_of_one_pass(name: str) -> None:
+    """300 steps, over which the buffers grow several times and the window leaves the prompt."""
+    model = student(name, n=0.1, minimum=4)
+    inputs = {"input_ids": prompt()["input_ids"][:1]}
+    steps = generate(model, inputs, max_new_tokens=300)
+    with torch.no_grad():
+        at_once = model(input_ids=steps.sequences, use_cache=False).logits
+    torch.testing.assert_close(torch.stack(steps.logits, dim=1), at_once[:, 8:-1])
 
 
 @pytest.mark.parametrize("name", ["llama_lm", "gemma3", "t5"])
