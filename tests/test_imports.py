@@ -41,7 +41,8 @@ ALLOWED: dict[str, set[str]] = {
 HEAVY = {"torch", "transformers", "timm", "pytorch_lightning", "torchmetrics", "triton"}
 ONLY_IN = {
     "transformers": {
-        *("attention/cache.py", "attention/transformers.py", "models/transformers.py"),
+        *("attention/cache.py", "attention/cache_layers.py", "attention/transformers.py"),
+        "models/transformers.py",
     },
     "timm": {"attention/timm.py", "models/timm.py"},
     "datasets": {"tasks/hub.py"},

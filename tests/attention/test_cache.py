@@ -11,7 +11,7 @@ from transformers import DynamicCache, LlamaConfig, MistralConfig, Qwen3NextConf
 
 import had
 from had.attention.bits import pack_signs, unpack_signs
-from had.attention.cache import BinaryKeyLayer, SlidingBinaryKeyLayer
+from had.attention.cache_layers import BinaryKeyLayer, SlidingBinaryKeyLayer
 from had.attention.functional import binarize
 from had.errors import HadError
 

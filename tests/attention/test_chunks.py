@@ -129,7 +129,7 @@ def live_bytes() -> Iterator[LiveBytes]:
 
 
 def peak_of_a_step(length: int, backend: EagerBackend, distil: bool = True) -> int:
-    """The most bytes at a time in a distillation step, or in attention without gradients."""
+    """The most bytes at a time in a step of distillation, or of training on the output alone."""
     mask = torch.ones(length, length, dtype=torch.bool).tril()
     m = material(length, batch=1, mask=mask)
     with live_bytes() as counter:
@@ -137,8 +137,7 @@ def peak_of_a_step(length: int, backend: EagerBackend, distil: bool = True) -> i
             output, divergence = backend.distil(m.call, m.target, None)
             (output.sum() + divergence).backward()
         else:
-            with torch.no_grad():
-                backend.attend(m.call)
+            backend.attend(m.call).sum().backward()
     return counter.peak
 
 
