@@ -230,6 +230,8 @@ class HammingAttention(nn.Module):
             return f"its keys are not signs at present ({stage})"
         if self.query.per_sample or self.key.per_sample:
             return f"scale={self.options.scale} measures the queries and keys of every sample"
+        if self.options.weights != "softmax":
+            return f"weights={self.options.weights} is not computed from bits"
         return None
 
     def _for_query_heads(self, sigma_key: Tensor) -> Tensor:

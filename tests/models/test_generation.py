@@ -177,9 +177,10 @@ def test_a_copied_pickled_or_loaded_student_generates_by_itself(tmp_path: Path) 
         assert_same(result, wanted)
 
 
-def test_scales_of_every_sample_are_refused_by_the_layer() -> None:
-    model = student("llama_lm", recipe={"scale": "mean_abs"})
-    with pytest.raises(ValueError, match=r"layers\.0\.self_attn.*scale=mean_abs"):
+@pytest.mark.parametrize("option", [("scale", "mean_abs"), ("weights", "binary")])
+def test_what_signs_do_not_tell_is_refused_by_the_layer(option: tuple[str, str]) -> None:
+    model = student("llama_lm", recipe=dict([option]))
+    with pytest.raises(ValueError, match=r"layers\.0\.self_attn.*" + "=".join(option)):
         model(**prompt(), past_key_values=had.BinaryKeyCache(model.config))
 
 
