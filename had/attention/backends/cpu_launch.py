@@ -111,7 +111,7 @@ def _bits(
     return _pack_rows(distinct.expand(*distinct.shape[:3], keys).contiguous(), n)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=256, typed=True)  # n = 1 is one key, n = 1.0 all of them
 def _all_keys(keys: int, n: TopN) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     return _pack_rows(torch.ones(1, 1, 1, keys, dtype=torch.bool), n)
 
