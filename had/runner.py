@@ -56,7 +56,8 @@ def load_inputs(cfg: DictConfig) -> Inputs:
     if cfg.teacher:
         source = source.at(cfg.teacher)
     _all_good(source.check, task.read)
-    preprocessor = source.preprocessor()
+    _check_length(task, source)
+    preprocessor = task.preprocessor(source)
     return Inputs(task, source, preprocessor, task.encode(preprocessor))
 
 
@@ -90,7 +91,10 @@ def run(
     task, source, data = given.task, given.source, given.data
     # Not before: loading draws random numbers, and inputs may have been loaded by an earlier run.
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    model = source.build(task.num_outputs, task.label_names, complete=cfg.teacher is not None)
+    _check_n(task, cfg.sparsity.n)
+    model = source.build(
+        task.num_outputs, task.label_names, head=task.head, complete=cfg.teacher is not None
+    )
     check_resume(cfg)
     _write_inputs(cfg)  # not before all inputs are known to be good: the directory may hold a run
     with open_loggers(cfg) as loggers:
@@ -141,6 +145,25 @@ def evaluate_run(directory: Path) -> dict[str, float]:
     metrics |= {name: value for name, value in record.items() if name.startswith("teacher/")}
     _show(cfg, task, metrics)
     return metrics
+
+
+def _check_length(task: Task, source: ModelSource) -> None:
+    """Refuse examples that are longer than the model takes."""
+    length, limit = task.positions, source.positions()
+    if length is not None and limit is not None and length > limit:
+        raise HadError(
+            f"task.context={length}: {source} has {limit} positions; give task.context={limit} or "
+            f"less, or a model with more (+model.arguments.max_position_embeddings={length} where "
+            "they are not learned)"
+        )
+
+
+def _check_n(task: Task, n: int | float) -> None:
+    """Say where N cannot make a difference."""
+    if task.positions is not None and isinstance(n, int) and n >= task.positions:
+        log.warning(
+            "sparsity.n=%d is not below task.context=%d: rows keep all keys", n, task.positions
+        )
 
 
 def _all_good(*checks: Callable[[], None]) -> None:
@@ -198,21 +221,16 @@ def _calibration_inputs(phase: Phase, count: int) -> Iterator[dict[str, Tensor]]
 
 
 def _scores(task: Task, metrics: dict[str, float]) -> dict[str, float]:
-    """The task's main metric of both models and the difference, in points of 100."""
-    points = {
-        role: task.points(
-            {
-                name.removeprefix(f"{role}/"): value
-                for name, value in metrics.items()
-                if name.startswith(f"{role}/")
-            }
-        )
-        for role in ("teacher", "student")
-    }
+    """The task's own comparison of both models."""
+    return task.scores(_of_role("teacher", metrics), _of_role("student", metrics))
+
+
+def _of_role(role: str, metrics: dict[str, float]) -> dict[str, float]:
+    prefix = f"{role}/"
     return {
-        "score/teacher": points["teacher"],
-        "score/student": points["student"],
-        "score/drop": points["teacher"] - points["student"],
+        name.removeprefix(prefix): value
+        for name, value in metrics.items()
+        if name.startswith(prefix)
     }
 
 
@@ -250,4 +268,4 @@ def _show(cfg: DictConfig, task: Task, metrics: dict[str, float]) -> None:
     n, minimum = cfg.sparsity.n, cfg.sparsity.get("minimum", 1)  # older runs had no minimum
     kept = f"N = {n}" if minimum == 1 else f"N = {n} of the keys, {minimum} at least"
     title = f"{task.name}, {cfg.model.label}, {cfg.binarization.name}, {kept}"
-    show(run_table(title, task.score, metrics), cost_table(metrics))
+    show(run_table(title, task.score, metrics, task.plain_metrics), cost_table(metrics))

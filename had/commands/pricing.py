@@ -150,7 +150,10 @@ def _context(values: Values, geometry: ModelGeometry, wished: int | None) -> int
     Raises:
         HadError: None of them is known, or the task's is not a positive integer.
     """
-    known: Sequence[Any] = (wished, at(values, "task.max_length"), geometry.tokens)
+    known: Sequence[Any] = (
+        *(wished, at(values, "task.max_length"), at(values, "task.context")),
+        geometry.tokens,
+    )
     context = next((one for one in known if one is not None), None)
     if context is None:
         raise HadError("task.max_length and model.geometry.tokens are unknown: give --context <n>")

@@ -209,7 +209,7 @@ class DistillationModule(pl.LightningModule):
     def _update(self, role: str, model: nn.Module, batch: Batch, dataloader_idx: int) -> None:
         logits = self.models.family.logits(model, batch["inputs"])
         name = self.evaluation_sets[dataloader_idx]
-        self._metrics[role, name].update(logits.float(), batch["labels"])
+        self._metrics[role, name].update(logits, batch["labels"])
 
     def _reset_metrics(self, roles: list[str]) -> None:
         self._metrics = {

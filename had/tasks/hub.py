@@ -53,15 +53,7 @@ class HubSubset:
         return Rows(texts, labels, range(len(labels)), name)
 
     def _load(self, split: str) -> Any:
-        if importlib.util.find_spec("datasets") is None:
-            raise HubUnavailableError("the package `datasets` is not installed")
-        import datasets  # here alone: it takes seconds to import and local files need none of it
-
-        try:
-            return datasets.load_dataset(self.source, self.subset, split=split)
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            first_line = str(error).partition("\n")[0]
-            raise HubUnavailableError(f"{type(error).__name__}: {first_line}") from error
+        return _load(self.source, self.subset, split)
 
     def _cell(self, label: Any, name: str, row: int) -> str:
         """The label as an official file would write it."""
@@ -72,3 +64,29 @@ class HubSubset:
         if not 0 <= label < len(self.cells):
             raise HadError(f"{name}:{row}: the label is {label}, known: 0..{len(self.cells) - 1}")
         return self.cells[label]
+
+
+def hub_text(source: str, subset: str, split: str, column: str = "text") -> str:
+    """One split of a data set of lines or paragraphs, as one text.
+
+    Raises:
+        HubUnavailableError: `datasets` is not installed, or there is no such data set in reach.
+        HadError: there is no such column.
+    """
+    data = _load(source, subset, split)
+    if column not in data.column_names:
+        there = ", ".join(data.column_names)
+        raise HadError(f"{source} {subset} {split}: no column {column}; there are: {there}")
+    return "".join(data[column])
+
+
+def _load(source: str, subset: str, split: str) -> Any:
+    if importlib.util.find_spec("datasets") is None:
+        raise HubUnavailableError("the package `datasets` is not installed")
+    import datasets  # here alone: it takes seconds to import and local files need none of it
+
+    try:
+        return datasets.load_dataset(source, subset, split=split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise HubUnavailableError(f"{type(error).__name__}: {first_line}") from error
