@@ -155,7 +155,7 @@ class LanguageTask(CausalTask):
         return TaskData(train, {"": evenly_spaced(evaluation, self.eval_sequences)})
 
     def _stream(self, tokenizer: Any, documents: Sequence[Document], part: str) -> Tensor:
-        parts = [self._vocabulary.encode(tokenizer, document) for document in documents]
+        parts = [self._vocabulary.ended(tokenizer, document) for document in documents]
         stream = torch.from_numpy(np.concatenate(parts))
         if len(stream) <= self.context:
             raise HadError(

@@ -76,14 +76,19 @@ class Vocabulary(ABC):
             train: the training documents.
         """
 
-    def encode(self, tokenizer: Any, document: Document) -> NDArray[np.int32]:
-        """Tokens of a document and, where there is such a token, the end of the text."""
+    def tokens(self, tokenizer: Any, document: Document) -> NDArray[np.int32]:
+        """Tokens of a document, (tokens,), without any that mark its beginning or end."""
         text = document.text
         pieces = [text[start : start + _PIECE] for start in range(0, len(text), _PIECE)]
         if not pieces:
             return np.zeros(0, dtype=np.int32)
         encoded = tokenizer(pieces, add_special_tokens=False, verbose=False)["input_ids"]
-        return _ended([token for piece in encoded for token in piece], tokenizer)
+        return np.array([token for piece in encoded for token in piece], dtype=np.int32)
+
+    def ended(self, tokenizer: Any, document: Document) -> NDArray[np.int32]:
+        """Tokens of a document and, where there is such a token, the end of the text."""
+        end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        return np.concatenate([self.tokens(tokenizer, document), np.array(end, dtype=np.int32)])
 
 
 class OwnVocabulary(Vocabulary):
@@ -101,8 +106,8 @@ class ByteVocabulary(Vocabulary):
     def tokenizer(self, own: Callable[[], Any], train: Sequence[Document]) -> Any:
         return byte_tokenizer()
 
-    def encode(self, tokenizer: Any, document: Document) -> NDArray[np.int32]:
-        return _ended(np.frombuffer(document.content, dtype=np.uint8), tokenizer)
+    def tokens(self, tokenizer: Any, document: Document) -> NDArray[np.int32]:
+        return np.frombuffer(document.content, dtype=np.uint8).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -187,8 +192,3 @@ def _wrapped(backend: Tokenizer) -> PreTrainedTokenizerFast:
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )
-
-
-def _ended(tokens: Any, tokenizer: Any) -> NDArray[np.int32]:
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    return np.concatenate([np.asarray(tokens, dtype=np.int32), np.asarray(end, dtype=np.int32)])
