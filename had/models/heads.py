@@ -15,7 +15,9 @@ from transformers import (
 
 from had.errors import HadError
 
-_PADDING = 1024  # rows that vocabularies are padded with at most, to a size that GPUs like
+# Vocabularies are padded to sizes that GPUs like; at most by so many tokens or this share of them.
+_PADDING = 128
+_PADDING_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class LanguageModelHead(Head):
     ) -> None:
         if fresh:
             config.vocab_size = num_outputs
-        elif not 0 <= config.vocab_size - num_outputs < _PADDING:
+            return
+        padding = max(_PADDING, _PADDING_SHARE * config.vocab_size)
+        if not 0 <= config.vocab_size - num_outputs <= padding:
             raise HadError(
                 f"made for {config.vocab_size} tokens, the task's tokenizer has {num_outputs}; "
                 "give the tokenizer it was trained with (task.tokenizer=model if it is its own)"

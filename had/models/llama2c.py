@@ -115,9 +115,8 @@ class Llama2cSource(TransformersSource):
         head: str = "classification",
         complete: bool = False,
     ) -> nn.Module:
-        config, chosen = self._config(), self._head(head)
-        chosen.fit(config, num_outputs, label_names, fresh=False)
-        model = self._fresh(chosen.auto, config)
+        config = self._config()
+        model = self._fresh(self._fit(head, config, num_outputs, label_names), config)
         weights = dict(read_weights(self.weights, self._shape()))
         missing = model.load_state_dict(weights, strict=False).missing_keys
         absent = [name for name in missing if name.startswith("model.")]

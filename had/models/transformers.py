@@ -23,7 +23,7 @@ from had.attention import transformers as adapter
 from had.attention.module import AttentionGeometry
 from had.errors import HadError
 from had.models.family import Family
-from had.models.heads import HEADS, Head
+from had.models.heads import HEADS
 from had.models.source import ModelSource
 from had.paths import looks_like_path
 
@@ -75,15 +75,9 @@ class TransformersSource(ModelSource):
         config = self._config()
         if complete:
             self._check_label_order(config, label_names)
-        chosen = self._head(head)
-        try:
-            chosen.fit(config, num_outputs, label_names, fresh=not self.pretrained)
-        except HadError as error:
-            raise HadError(f"{self}: {error}") from None
-        if self.pretrained:
-            model = self._load(chosen.auto, config, complete)
-        else:
-            model = self._fresh(chosen.auto, config)
+        auto = self._fit(head, config, num_outputs, label_names)
+        pretrained = self.pretrained
+        model = self._load(auto, config, complete) if pretrained else self._fresh(auto, config)
         self.check_convertible(model)
         return model
 
@@ -91,10 +85,18 @@ class TransformersSource(ModelSource):
     def _is_architecture(self) -> bool:
         return not self.pretrained and self.name in CONFIG_MAPPING
 
-    def _head(self, name: str) -> Head:
-        if (self.modality, name) not in HEADS:
-            raise HadError(f"{self}: a model for {self.modality} cannot have the head {name!r}")
-        return HEADS[self.modality, name]
+    def _fit(
+        self, head: str, config: PretrainedConfig, num_outputs: int, label_names: list[str]
+    ) -> Any:
+        """Write the task's sizes into the configuration; returns the Auto class of the head."""
+        if (self.modality, head) not in HEADS:
+            raise HadError(f"{self}: a model for {self.modality} cannot have the head {head!r}")
+        chosen = HEADS[self.modality, head]
+        try:
+            chosen.fit(config, num_outputs, label_names, fresh=not self.pretrained)
+        except HadError as error:
+            raise HadError(f"{self}: {error}") from None
+        return chosen.auto
 
     def _fresh(self, auto: Any, config: PretrainedConfig) -> PreTrainedModel:
         try:

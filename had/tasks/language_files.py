@@ -86,7 +86,7 @@ class TextFilesTask(LanguageTask):
 def tail_apart(document: Document, fraction: float) -> tuple[list[Document], list[Document]]:
     """A document's beginning and its last part, divided at the end of a line if there is one."""
     wanted = round(len(document.content) * (1 - fraction))
-    border = document.content.find(b"\n", wanted) + 1 or wanted
+    border = document.content.find(b"\n", max(0, wanted - 1)) + 1 or wanted
     if border >= len(document.content):
         border = wanted
     head, tail = document.content[:border], document.content[border:]

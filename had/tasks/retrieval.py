@@ -216,7 +216,7 @@ class RetrievalTask(CausalTask):
     def _keys(self, count: int, random: RandomState) -> list[str]:
         """Different keys."""
         if self.names:
-            order = random.permutation(len(self.names))[:count]
+            order = random.permutation(len(self.names))[:count].tolist()
             return [self.names[index] for index in order]
         keys: dict[str, None] = {}
         while len(keys) < min(count, 10**self.key_digits):
