@@ -15,12 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers
-from torch import Tensor, nn
-from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerFast
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from had.errors import HadError
-from had.models.source import ModelSource
-from had.models.transformers import TransformersSource
+from had.models.transformers import ConvertedSource
 
 _HEADER = struct.Struct("<7i")
 _SPACE = "▁"  # what stands for a space in a token
@@ -76,7 +80,7 @@ class Shape:
         return _HEADER.size + 4 * sum(int(np.prod(shape)) for _, shape in self.tensors())
 
 
-class Llama2cSource(TransformersSource):
+class Llama2cSource(ConvertedSource):
     """A directory with one checkpoint of llama2.c and its tokenizer.
 
     Args:
@@ -99,24 +103,8 @@ class Llama2cSource(TransformersSource):
     def preprocessor(self) -> Any:
         return read_tokenizer(self.vocabulary, self._shape().vocabulary)
 
-    def at(self, place: str, key: str = "teacher") -> ModelSource:
-        """What was trained from it lies in a directory of transformers' own form."""
-        other = TransformersSource(
-            label=self.label, name=place, modality=self.modality, geometry=self.geometry
-        )
-        other.key = key
-        return other
-
-    def build(
-        self,
-        num_outputs: int,
-        label_names: list[str],
-        *,
-        head: str = "classification",
-        complete: bool = False,
-    ) -> nn.Module:
-        config = self._config()
-        model = self._fresh(self._fit(head, config, num_outputs, label_names), config)
+    def _load(self, auto: Any, config: PretrainedConfig, complete: bool) -> PreTrainedModel:
+        model = self._fresh(auto, config)
         weights = dict(read_weights(self.weights, self._shape()))
         missing = model.load_state_dict(weights, strict=False).missing_keys
         absent = [name for name in missing if name.startswith("model.")]

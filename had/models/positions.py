@@ -8,10 +8,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
 
 from had.errors import HadError
-from had.models.source import ModelSource
-from had.models.transformers import TransformersSource
+from had.models.transformers import ConvertedSource
 
 _TABLE = "position_embeddings"  # the embedding's name in BERT and its relatives
 
@@ -34,7 +34,7 @@ METHODS: Mapping[str, Callable[[Tensor, int], Tensor]] = {
 }
 
 
-class ExtendedSource(TransformersSource):
+class ExtendedSource(ConvertedSource):
     """A pretrained encoder with more positions; the new ones are learned in fine-tuning.
 
     Args:
@@ -57,23 +57,8 @@ class ExtendedSource(TransformersSource):
         tokenizer.model_max_length = self.length
         return tokenizer
 
-    def at(self, place: str, key: str = "teacher") -> ModelSource:
-        """What was trained from it has its positions already."""
-        other = TransformersSource(
-            label=self.label, name=place, modality=self.modality, geometry=self.geometry
-        )
-        other.key = key
-        return other
-
-    def build(
-        self,
-        num_outputs: int,
-        label_names: list[str],
-        *,
-        head: str = "classification",
-        complete: bool = False,
-    ) -> nn.Module:
-        model = super().build(num_outputs, label_names, head=head, complete=complete)
+    def _load(self, auto: Any, config: PretrainedConfig, complete: bool) -> PreTrainedModel:
+        model = super()._load(auto, config, complete)
         try:
             extend(model, self.length, METHODS[self.method])
         except HadError as error:

@@ -190,6 +190,17 @@ class TransformersSource(ModelSource):
         )
 
 
+class ConvertedSource(TransformersSource):
+    """A source that changes what it reads: models trained from it are read back as they are."""
+
+    def at(self, place: str, key: str = "teacher") -> ModelSource:
+        other = TransformersSource(
+            label=self.label, name=place, modality=self.modality, geometry=self.geometry
+        )
+        other.key = key
+        return other
+
+
 class TransformersFamily(Family):
     """Forward, conversion and storage of transformers models."""
 
