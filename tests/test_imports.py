@@ -44,7 +44,6 @@ ONLY_IN = {
         *("attention/cache.py", "attention/cache_layers.py", "attention/transformers.py"),
         *("models/heads.py", "models/llama2c.py", "models/positions.py", "models/transformers.py"),
         "tasks/vocabulary.py",  # tokenizers of our own, in the form that travels with a student
-        "tasks/vocabulary.py",  # tokenizers of our own, in the form that travels with a student
     },
     "timm": {"attention/timm.py", "models/timm.py"},
     "datasets": {"tasks/hub.py"},
