@@ -8,12 +8,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _LAZY = {
+    "BinaryKeyCache": "had.attention.cache",
     "binarize": "had.models.convert",
     "calibrate": "had.models.convert",
     "save": "had.models.storage",
     "load_student": "had.models.storage",
 }
-__all__ = ["__version__", "binarize", "calibrate", "load_student", "save"]
+__all__ = ["BinaryKeyCache", "__version__", "binarize", "calibrate", "load_student", "save"]
 
 
 def __getattr__(name: str) -> Any:

@@ -56,6 +56,7 @@ COMMANDS = {
     "train": Command("had.cli:train", "distil a model on a task (same as train.py)"),
     "eval": Command("had.cli:evaluate", "evaluate the student of a run directory again"),
     "sweep": Command("had.commands.sweep:main", "run experiments: points, workers, records"),
+    "generate": Command("had.commands.generate:main", "let a language-model student write"),
     "results": Command("had.commands.results:main", "tables from the records of runs"),
     "attention-maps": Command(
         "had.commands.attention_maps:main", "draw what teacher and student look at in an image"

@@ -28,7 +28,7 @@ from had.lightning.fit import Phase, check_resume, device, evaluate, fit, precis
 from had.lightning.loggers import log_final, open_loggers
 from had.models.convert import binarize, record_attention
 from had.models.source import ModelSource
-from had.models.storage import load_student, save
+from had.models.storage import STUDENT, load_student, save
 from had.results.record import METRICS, environment, write_json
 from had.results.records import RECORD
 from had.results.tables import cost_table, run_table, show
@@ -37,7 +37,6 @@ from had.tasks.base import Task, TaskData
 log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
-STUDENT = "student"  # the student's folder in a run directory
 TEACHER = "teacher.json"  # names the teacher's directory or Hub id
 
 
@@ -58,7 +57,8 @@ def load_inputs(cfg: DictConfig) -> Inputs:
     if cfg.teacher:
         source = source.at(cfg.teacher)
     _all_good(source.check, task.read)
-    preprocessor = source.preprocessor()
+    _check_length(task, source)
+    preprocessor = task.preprocessor(source)
     return Inputs(task, source, preprocessor, task.encode(preprocessor))
 
 
@@ -92,7 +92,10 @@ def run(
     task, source, data = given.task, given.source, given.data
     # Not before: loading draws random numbers, and inputs may have been loaded by an earlier run.
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    model = source.build(task.num_outputs, task.label_names, complete=cfg.teacher is not None)
+    _check_n(task, cfg.sparsity.n)
+    model = source.build(
+        task.num_outputs, task.label_names, head=task.head, complete=cfg.teacher is not None
+    )
     check_resume(cfg)
     _write_inputs(cfg)  # not before all inputs are known to be good: the directory may hold a run
     with open_loggers(cfg) as loggers:
@@ -146,6 +149,25 @@ def evaluate_run(directory: Path) -> dict[str, float]:
     return metrics
 
 
+def _check_length(task: Task, source: ModelSource) -> None:
+    """Refuse examples that are longer than the model takes."""
+    length, limit = task.positions, source.positions()
+    if length is not None and limit is not None and length > limit:
+        raise HadError(
+            f"task.context={length}: {source} has {limit} positions; give task.context={limit} or "
+            f"less, or a model with more (+model.arguments.max_position_embeddings={length} where "
+            "they are not learned)"
+        )
+
+
+def _check_n(task: Task, n: int | float) -> None:
+    """Say where N cannot make a difference."""
+    if task.positions is not None and isinstance(n, int) and n >= task.positions:
+        log.warning(
+            "sparsity.n=%d is not below task.context=%d: rows keep all keys", n, task.positions
+        )
+
+
 def _all_good(*checks: Callable[[], None]) -> None:
     """Run all checks; whatever they refuse is reported together."""
     problems = []
@@ -192,6 +214,7 @@ def _student(phase: Phase, settings: Settings, teacher: nn.Module) -> nn.Module:
     return binarize(
         copy.deepcopy(teacher).to(device(phase.cfg)),
         n=settings.sparsity.n,
+        minimum=settings.sparsity.minimum,
         binarization=asdict(settings.binarization),
         calibration=_calibration_inputs(phase, settings.binarization.calibration_batches),
         backend=phase.cfg.backend,
@@ -210,21 +233,16 @@ def _calibration_inputs(phase: Phase, count: int) -> Iterator[dict[str, Tensor]]
 
 
 def _scores(task: Task, metrics: dict[str, float]) -> dict[str, float]:
-    """The task's main metric of both models and the difference, in points of 100."""
-    points = {
-        role: task.points(
-            {
-                name.removeprefix(f"{role}/"): value
-                for name, value in metrics.items()
-                if name.startswith(f"{role}/")
-            }
-        )
-        for role in ("teacher", "student")
-    }
+    """The task's own comparison of both models."""
+    return task.scores(_of_role("teacher", metrics), _of_role("student", metrics))
+
+
+def _of_role(role: str, metrics: dict[str, float]) -> dict[str, float]:
+    prefix = f"{role}/"
     return {
-        "score/teacher": points["teacher"],
-        "score/student": points["student"],
-        "score/drop": points["teacher"] - points["student"],
+        name.removeprefix(prefix): value
+        for name, value in metrics.items()
+        if name.startswith(prefix)
     }
 
 
@@ -259,5 +277,7 @@ def _identity(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _show(cfg: DictConfig, task: Task, metrics: dict[str, float]) -> None:
-    title = f"{task.name}, {cfg.model.label}, {cfg.binarization.name}, N = {cfg.sparsity.n}"
-    show(run_table(title, task.score, metrics), cost_table(metrics))
+    n, minimum = cfg.sparsity.n, cfg.sparsity.get("minimum", 1)  # older runs had no minimum
+    kept = f"N = {n}" if minimum == 1 else f"N = {n} of the keys, {minimum} at least"
+    title = f"{task.name}, {cfg.model.label}, {cfg.binarization.name}, {kept}"
+    show(run_table(title, task.score, metrics, task.plain_metrics), cost_table(metrics))

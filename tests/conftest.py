@@ -17,7 +17,7 @@ UNPACK = SHARED / "tools" / "unpack-data"
 
 @pytest.fixture(scope="session")
 def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory with the official GLUE files and real MiniLM weights, else a skip.
+    """A data directory with official GLUE files, MiniLM and stories260K, else a skip.
 
     HAD_TEST_DATA names one that is ready; otherwise the archives beside the checkout are unpacked.
     """
@@ -26,5 +26,5 @@ def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not UNPACK.is_file():
         pytest.skip("no real data: HAD_TEST_DATA is not set and there are no archives to unpack")
     folder = tmp_path_factory.mktemp("data")
-    subprocess.run(["bash", UNPACK, folder, "glue", "minilm"], check=True)
+    subprocess.run(["bash", UNPACK, folder, "glue", "minilm", "stories260k"], check=True)
     return folder

@@ -123,7 +123,12 @@ class Scale(nn.Module):
     """The magnitude sigma of a binarized query or key; subclasses say how it is found.
 
     Calibration runs `observe` on every batch and then `settle`; scales that need none ignore it.
+
+    Attributes:
+        per_sample: sigma depends on x, so that signs alone do not tell it.
     """
+
+    per_sample: ClassVar[bool] = False
 
     def __init__(self, heads: int) -> None:
         super().__init__()
@@ -214,6 +219,8 @@ class MeanAbs(Scale):
 
     One number a head and sequence, computed at run time; no calibration, no parameters.
     """
+
+    per_sample: ClassVar[bool] = True
 
     def forward(self, x: Tensor, real: Tensor | None) -> Tensor:
         return _mean(x.float().abs(), real, dims=(2, 3)).clamp_min(_SMALLEST_SIGMA)

@@ -18,11 +18,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-Selection = Callable[[Tensor, int | float, Tensor | None], Tensor]
+
+@dataclass(frozen=True)
+class ScaledN:
+    """A number of keys that grows with the context: max(minimum, ceil(share * allowed)).
+
+    Attributes:
+        share: of the keys that a row may see, in (0, 1].
+        minimum: keys that a row keeps at least, if it may see as many.
+
+    Raises:
+        ValueError: one of them is out of range.
+    """
+
+    share: float
+    minimum: int
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.share, float) and 0.0 < self.share <= 1.0):
+            raise ValueError(f"n = {self.share!r}: must be a share in (0, 1] beside a minimum")
+        if isinstance(self.minimum, bool) or not isinstance(self.minimum, int) or self.minimum < 1:
+            raise ValueError(f"minimum = {self.minimum!r}: must be an integer >= 1")
+
+
+TopN = int | float | ScaledN
+"""Keys a row keeps: a number, a share of the allowed ones, or a share with a minimum."""
+
+Selection = Callable[[Tensor, TopN, Tensor | None], Tensor]
 Weighting = Callable[[Tensor, Tensor], Tensor]
 
 _NO_OVERFLOW = 1e-12  # smallest sigma divided by: a constant projection has sigma 0
@@ -89,16 +116,20 @@ def attention_scores(
     return scores if bias is None else scores + bias
 
 
-def keys_to_keep(n: int | float, allowed: Tensor) -> Tensor:
+def keys_to_keep(n: TopN, allowed: Tensor) -> Tensor:
     """How many keys a row keeps: N, or ceil(f * allowed) for a fraction f; never more than allowed.
 
+    Every implementation asks here, so that a row keeps as many in training as in decoding.
+
     Args:
-        n: an integer >= 1, or a float in (0, 1], a fraction of the allowed keys.
+        n: an integer >= 1; a float in (0, 1], a fraction of the allowed keys; or a `ScaledN`.
         allowed: integer number of allowed keys of each row, any shape.
 
     Raises:
-        ValueError: n is neither.
+        ValueError: n is none of these.
     """
+    if isinstance(n, ScaledN):
+        return keys_to_keep(n.share, allowed).clamp_min(n.minimum).minimum(allowed)
     check_topn(n)
     if isinstance(n, int):
         return allowed.clamp(max=n)
@@ -107,11 +138,11 @@ def keys_to_keep(n: int | float, allowed: Tensor) -> Tensor:
     return torch.ceil(exact * (1 - 1e-12)).to(allowed.dtype)
 
 
-def check_topn(n: int | float) -> None:
-    """Raise ValueError unless n is an integer >= 1 or a float in (0, 1]."""
+def check_topn(n: TopN) -> None:
+    """Raise ValueError unless n is an integer >= 1, a float in (0, 1] or a `ScaledN`."""
     whole = isinstance(n, int) and not isinstance(n, bool) and n >= 1
     fraction = isinstance(n, float) and 0.0 < n <= 1.0
-    if not (whole or fraction):
+    if not (whole or fraction or isinstance(n, ScaledN)):
         raise ValueError(
             f"n = {n!r}: must be an integer >= 1 (keys a row) or a float in (0, 1] (a share)"
         )
@@ -123,7 +154,7 @@ def allowed_keys(scores: Tensor, mask: Tensor | None) -> Tensor:
     return possible if mask is None else possible & mask
 
 
-def topn_mask(scores: Tensor, n: int | float, mask: Tensor | None = None) -> Tensor:
+def topn_mask(scores: Tensor, n: TopN, mask: Tensor | None = None) -> Tensor:
     """K_t as a boolean map: the exact selection of the N best allowed keys of every row.
 
     Args:
@@ -136,7 +167,7 @@ def topn_mask(scores: Tensor, n: int | float, mask: Tensor | None = None) -> Ten
         allowed keys keep all of them.
 
     Raises:
-        ValueError: n is neither an integer >= 1 nor a float in (0, 1].
+        ValueError: n is out of range.
     """
     allowed = allowed_keys(scores, mask)
     count = keys_to_keep(n, allowed.sum(-1))
@@ -161,7 +192,7 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
 def attend_to_scores(
     scores: Tensor,
     value: Tensor,
-    n: int | float,
+    n: TopN,
     mask: Tensor | None = None,
     selection: Selection = topn_mask,
     weighting: Weighting = masked_softmax,
@@ -190,7 +221,7 @@ def hamming_attention(
     key: Tensor,
     value: Tensor,
     *,
-    n: int | float,
+    n: TopN,
     sigma_query: Tensor | float,
     sigma_key: Tensor | float,
     scale: float | None = None,
@@ -206,7 +237,8 @@ def hamming_attention(
         query: (B, H, T, D), after any rotary embedding or normalisation.
         key: (B, G, S, D), H a multiple of G.
         value: (B, G, S, V).
-        n: keys a row keeps: an integer >= 1, or a float in (0, 1], a fraction of the allowed keys.
+        n: keys a row keeps: an integer >= 1, a float in (0, 1] as a fraction of the allowed keys,
+            or a `ScaledN`, such a fraction with a minimum.
         sigma_query: magnitude of a binarized query, scalar or broadcastable to (B, H, 1, 1).
         sigma_key: magnitude of a binarized key, likewise.
         scale: of the dot product, default D ** -0.5.

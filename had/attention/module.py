@@ -9,10 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from had.attention.backends import AttentionCall, choose_backend
+from had.attention.backends import (
+    AttentionCall,
+    PackedCall,
+    choose_backend,
+    choose_packed_backend,
+)
 from had.attention.binarize import RELAXATIONS, SCALES, Relaxation
+from had.attention.bits import pack_signs
 from had.attention.divergence import AttentionTarget
-from had.attention.functional import check_topn
+from had.attention.functional import ScaledN, TopN, check_topn
 from had.attention.weighting import WEIGHTINGS
 
 log = logging.getLogger(__name__)
@@ -50,6 +56,7 @@ class AttentionOptions:
 
     Attributes:
         n: keys a row keeps, an integer >= 1 or a fraction in (0, 1] of the allowed keys.
+        minimum: keys that a row keeps at least where n is a fraction and it may see as many.
         scale: how sigma is found, a key of `had.attention.binarize.SCALES`.
         ste_clip: the sign's gradient passes where |x| <= ste_clip * sigma; None: everywhere.
         relaxation: what a finished student computes with, a key of `RELAXATIONS`: "sign", or
@@ -59,6 +66,7 @@ class AttentionOptions:
     """
 
     n: int | float = 30
+    minimum: int = 1
     scale: str = "frozen_sigma"
     ste_clip: float | None = None
     relaxation: str = "sign"
@@ -66,7 +74,7 @@ class AttentionOptions:
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        check_topn(self.n)
+        check_topn(self.topn)
         if self.scale not in SCALES:
             raise ValueError(f"scale = {self.scale!r} is unknown; there are {', '.join(SCALES)}")
         if self.relaxation not in FINAL_RELAXATIONS:
@@ -79,6 +87,11 @@ class AttentionOptions:
             raise ValueError(f"weights = {self.weights!r} is unknown; there are {known}")
         if self.ste_clip is not None and self.ste_clip <= 0:
             raise ValueError(f"ste_clip = {self.ste_clip}: must be positive, or null for no clip")
+
+    @property
+    def topn(self) -> TopN:
+        """n and minimum as the one rule that attention follows."""
+        return self.n if self.minimum == 1 else ScaledN(self.n, self.minimum)
 
 
 class HammingAttention(nn.Module):
@@ -126,7 +139,7 @@ class HammingAttention(nn.Module):
 
         Args:
             query: (B, H, T, D), after rotary embedding and normalisation.
-            key: (B, G, S, D).
+            key: (B, G, S, D), or int32 signs from a binary key cache (`had.attention.bits`).
             value: (B, G, S, V).
             mask: bool broadcastable to (B, H, T, S), True = allowed.
             bias: additive, broadcastable to (B, H, T, S).
@@ -134,13 +147,16 @@ class HammingAttention(nn.Module):
             dropout: ignored, with one warning: the softmax over N keys has none.
 
         Returns:
-            (B, H, T, V) in value's dtype.
+            (B, H, T, V) in value's dtype; in query's where keys are bits.
 
         Raises:
-            ValueError: the tensors do not have this layer's heads and head_dim.
+            ValueError: the tensors do not have this layer's heads and head_dim, or keys are bits
+                and this layer needs more than their signs.
         """
         self._check(query, key, dropout)
         scale = self.geometry.head_dim**-0.5 if scale is None else scale
+        if key.dtype == torch.int32:
+            return self._attend_to_bits(query, key, value, mask, bias, scale)
         real_keys = real_tokens(mask)
         # Only in self-attention are queries and keys the same tokens; a shorter query is all real.
         real_queries = real_keys if query.shape[2] == key.shape[2] else None
@@ -173,7 +189,7 @@ class HammingAttention(nn.Module):
                 query=self.relaxation(query.float(), sigma_query),
                 key=self.relaxation(key.float(), sigma_key),
                 value=value,
-                n=self.options.n,
+                n=self.options.topn,
                 gain=scale * sigma_query * self._for_query_heads(sigma_key),
                 mask=mask,
                 bias=bias,
@@ -181,13 +197,50 @@ class HammingAttention(nn.Module):
                 weights=self.options.weights,
             )
 
+    def _attend_to_bits(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        bias: Tensor | None,
+        scale: float,
+    ) -> Tensor:
+        if (reason := self.why_not_bits()) is not None:
+            raise ValueError(f"{self.geometry.name}: a binary key cache cannot serve it: {reason}")
+        with torch.autocast(query.device.type, enabled=False):
+            gain = scale * self.query(query, None) * self._for_query_heads(self.key(key, None))
+        call = PackedCall(
+            query=pack_signs(query),
+            key=key,
+            value=value,
+            head_dim=self.geometry.head_dim,
+            n=self.options.topn,
+            gain=gain,
+            mask=mask,
+            bias=bias,
+        )
+        backend = choose_packed_backend(self.options.backend, call)
+        return backend.attend_packed(call).to(query.dtype)
+
+    def why_not_bits(self) -> str | None:
+        """Why the signs of keys cannot stand for this layer's keys at present; None: they can."""
+        if self.calibrating or not self.relaxation.exact_signs:
+            stage = "calibration" if self.calibrating else type(self.relaxation).__name__
+            return f"its keys are not signs at present ({stage})"
+        if self.query.per_sample or self.key.per_sample:
+            return f"scale={self.options.scale} measures the queries and keys of every sample"
+        if self.options.weights != "softmax":
+            return f"weights={self.options.weights} is not computed from bits"
+        return None
+
     def _for_query_heads(self, sigma_key: Tensor) -> Tensor:
         """A key head's sigma, repeated for the query heads that share it."""
         shared = self.geometry.heads // self.geometry.kv_heads
         return sigma_key.repeat_interleave(shared, dim=-3) if sigma_key.dim() else sigma_key
 
     def _check(self, query: Tensor, key: Tensor, dropout: float) -> None:
-        shape = (query.shape[1], key.shape[1], query.shape[3])
+        shape = (query.shape[1], key.shape[1], query.shape[3])  # a key of bits has its own width
         expected = (self.geometry.heads, self.geometry.kv_heads, self.geometry.head_dim)
         if shape != expected:
             raise ValueError(
@@ -200,7 +253,7 @@ class HammingAttention(nn.Module):
     def extra_repr(self) -> str:
         g, o = self.geometry, self.options
         shape = f"heads={g.heads}, kv_heads={g.kv_heads}, head_dim={g.head_dim}"
-        return f"{shape}, n={o.n}, scale={o.scale}"
+        return f"{shape}, n={o.topn}, scale={o.scale}"
 
 
 class RecordedAttention(nn.Module):
@@ -263,7 +316,8 @@ def real_tokens(mask: Tensor | None) -> Tensor | None:
     if mask is None:
         return None
     mask = mask.expand((1,) * (4 - mask.dim()) + mask.shape) if mask.dim() < 4 else mask
-    return mask.any(dim=1, keepdim=True).any(dim=2).unsqueeze(-1)
+    # Rows first: what is left is small, while one head's map of a long text is not.
+    return mask.any(dim=2).any(dim=1, keepdim=True).unsqueeze(-1)
 
 
 def hamming_layers(model: nn.Module) -> list[HammingAttention]:

@@ -12,10 +12,10 @@ import math
 import torch
 from torch import Tensor
 
-from had.attention.functional import allowed_keys, keys_to_keep
+from had.attention.functional import TopN, allowed_keys, keys_to_keep
 
 
-def topn_mask(scores: Tensor, n: int | float, mask: Tensor | None = None) -> Tensor:
+def topn_mask(scores: Tensor, n: TopN, mask: Tensor | None = None) -> Tensor:
     """Contract and result of `had.attention.functional.topn_mask`; floating scores only."""
     allowed = allowed_keys(scores, mask)
     keys = scores.shape[-1]
@@ -23,7 +23,8 @@ def topn_mask(scores: Tensor, n: int | float, mask: Tensor | None = None) -> Ten
         return allowed
     count = keys_to_keep(n, allowed.sum(-1, keepdim=True))
     masked = scores.masked_fill(~allowed, -math.inf)
-    threshold = nth_largest(masked, count, most=n if isinstance(n, int) else keys)
+    # A row that may see all keys keeps the most: no need to look at the device's counts.
+    threshold = nth_largest(masked, count, most=int(keys_to_keep(n, torch.tensor(keys))))
     above = masked > threshold
     ties = (masked == threshold) & allowed
     quota = count - above.sum(-1, keepdim=True)

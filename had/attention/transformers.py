@@ -8,6 +8,7 @@ too: without it transformers passes no mask at all, and padding would silently b
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -16,8 +17,11 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
-from had.attention.module import AttentionGeometry
+from had.attention.cache import binary_version
+from had.attention.module import AttentionGeometry, hamming_layers
 from had.errors import HadError
+
+log = logging.getLogger(__name__)
 
 IMPLEMENTATION = "hamming"
 CORE = "core"  # the attached module's attribute name, and so part of the student's state-dict keys
@@ -48,7 +52,11 @@ def attend(
 
 
 def boolean_mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """The boolean mask, True = allowed; causality is always in it, never left to a flag."""
+    """The boolean mask, True = allowed; causality is always in it, never left to a flag.
+
+    It takes T * S bytes a forward pass, shared by all layers: 256 MiB for 16k tokens, and as much
+    again for every further sequence if the model is given an `attention_mask`, even of ones.
+    """
     # Neither may transformers look whether anything is padded at all: that waits for the device.
     skips = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
     return sdpa_mask(*args, **{**kwargs, **skips})
@@ -74,9 +82,56 @@ def attach(model: PreTrainedModel, build: Callable[[AttentionGeometry], nn.Modul
         reference = next(layer.parameters())
         core = build(geometry).to(device=reference.device)
         setattr(layer, CORE, core.train(layer.training))
-    model.set_attn_implementation(IMPLEMENTATION)
-    if model.config._attn_implementation != IMPLEMENTATION:
-        raise HadError(f"{type(model).__name__} refuses attn_implementation={IMPLEMENTATION!r}")
+    _route(model, [geometry.name for geometry in geometries])
+    if hamming_layers(model) and model.can_generate():
+        vars(model)["_prepare_cache_for_generation"] = BinaryCacheByDefault(model)
+
+
+def _route(model: PreTrainedModel, layers: list[str]) -> None:
+    """Make every layer look up our function; encoders and decoders have configurations of theirs.
+
+    Raises:
+        HadError: a layer would go on with its dense attention, silently.
+    """
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel):
+            part.set_attn_implementation(IMPLEMENTATION)
+    for name in layers:
+        config = getattr(model.get_submodule(name), "config", model.config)
+        if config._attn_implementation != IMPLEMENTATION:
+            kind = type(model).__name__
+            raise HadError(f"layer {name!r}: {kind} refuses attn_implementation={IMPLEMENTATION!r}")
+
+
+class BinaryCacheByDefault:
+    """Lets a student's `generate` use a binary key cache where it would use a dynamic one.
+
+    It stands in the model's place for the one method in which `generate` makes its cache; a class
+    rather than a closure, so that the model can still be pickled and copied.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+
+    def __call__(
+        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        """The arguments are transformers'; the cache is put into `model_kwargs`."""
+        given = model_kwargs.get("past_key_values")
+        kind: Any = type(self.model)
+        kind._prepare_cache_for_generation(
+            self.model, generation_config, model_kwargs, *args, **kwargs
+        )
+        made = model_kwargs.get("past_key_values")
+        if given is not None or made is None or generation_config.cache_implementation is not None:
+            return
+        reasons = filter(None, (core.why_not_bits() for core in hamming_layers(self.model)))
+        if (reason := next(reasons, None)) is not None:
+            log.warning("generating with a float cache: %s", reason)
+            return
+        model_kwargs["past_key_values"] = binary_version(made, self.model.config)
+        if generation_config.is_assistant:
+            model_kwargs["past_key_values"].activate_past_recording()
 
 
 def find_layers(model: PreTrainedModel) -> list[AttentionGeometry]:

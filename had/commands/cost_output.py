@@ -117,6 +117,7 @@ def show_json(answer: Answer) -> None:
         "context": case.context,
         "query_length": case.query_length,
         "n": case.n,
+        "minimum": case.minimum,
         "baseline": answer.baseline.accelerator,
         "reports": [
             {**as_dict(report), "ratios": report.ratios(answer.baseline)}

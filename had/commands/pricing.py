@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from had.config.rules import Rule, Values, at, head_widths, limits, modality
+from had.config.rules import Rule, Values, at, head_widths, limits, minimum_of_a_share, modality
 from had.config.validate import refused_by_hardware
 from had.errors import HadError
 from had.hardware.cost import CostCase
@@ -18,7 +18,7 @@ from had.hardware.geometry import amend, read_config, read_geometry
 from had.hardware.workload import ModelGeometry
 
 GROUPS = ("model", "task", "sparsity", "hardware")
-RULES: tuple[Rule, ...] = (limits, head_widths, modality)
+RULES: tuple[Rule, ...] = (limits, minimum_of_a_share, head_widths, modality)
 WAYS_OUT = (
     "give model.name=<directory with config.json>, or "
     "+model.geometry={layers: 12, heads: 12, head_dim: 64}"
@@ -94,12 +94,14 @@ class Appraiser:
         return problems
 
     def _pricing(self, values: Values, geometry: ModelGeometry, context: int) -> Pricing:
-        model, task, n = values["model"]["label"], values["task"]["name"], values["sparsity"]["n"]
+        model, task = values["model"]["label"], values["task"]["name"]
+        n, minimum = values["sparsity"]["n"], values["sparsity"]["minimum"]
         rows = self.wishes.query_length
         shape = f"{geometry.layers} layers, {geometry.heads} heads of {geometry.head_dim}"
         queries = "" if rows is None else f"{rows} queries on "
-        name = f"{model} on {task}: {shape}, {queries}{context} keys, N = {n}"
-        case = CostCase(replace(geometry, name=name), context, n, rows)
+        kept = f"N = {n}" if minimum == 1 else f"N = {n} of the keys, {minimum} at least"
+        name = f"{model} on {task}: {shape}, {queries}{context} keys, {kept}"
+        case = CostCase(replace(geometry, name=name), context, n, rows, minimum=minimum)
         hardware = values["hardware"]
         return Pricing(model, task, case, tuple(hardware["accelerators"]), hardware["baseline"])
 
@@ -148,7 +150,10 @@ def _context(values: Values, geometry: ModelGeometry, wished: int | None) -> int
     Raises:
         HadError: None of them is known, or the task's is not a positive integer.
     """
-    known: Sequence[Any] = (wished, at(values, "task.max_length"), geometry.tokens)
+    known: Sequence[Any] = (
+        *(wished, at(values, "task.max_length"), at(values, "task.context")),
+        geometry.tokens,
+    )
     context = next((one for one in known if one is not None), None)
     if context is None:
         raise HadError("task.max_length and model.geometry.tokens are unknown: give --context <n>")

@@ -108,6 +108,7 @@ LIMITS = (
         _is_topn,
         lambda n: "must be an integer of 1 or more, or a fraction in (0, 1] of the keys in view",
     ),
+    at_least("sparsity.minimum", 1),
     named("backend", BACKENDS),
     named("binarization.scale", SCALES),
     named("binarization.relaxation", FINAL_RELAXATIONS),
@@ -129,6 +130,15 @@ def limits(values: Values) -> Iterator[str]:
         value = at(values, limit.key)
         if value is not None and not limit.holds(value):
             yield f"{limit.key}={value}: {limit.advice(value)}"
+
+
+def minimum_of_a_share(values: Values) -> Iterator[str]:
+    n, minimum = at(values, "sparsity.n"), at(values, "sparsity.minimum")
+    if isinstance(n, int) and isinstance(minimum, int) and minimum > 1:
+        yield (
+            f"sparsity.minimum={minimum} goes with a fraction, and sparsity.n={n} is a number: set "
+            "sparsity.n to the share of keys to keep, or sparsity.minimum=1"
+        )
 
 
 def stages(values: Values) -> Iterator[str]:
@@ -280,7 +290,7 @@ def _several(devices: Any) -> bool:
 
 
 RULES: tuple[Rule, ...] = (
-    *(limits, stages, shares, teacherless),
+    *(limits, minimum_of_a_share, stages, shares, teacherless),
     *(head_widths, modality, model_directory, teacher, unlabelled, resume),
 )
 SWEEP_RULES: tuple[Rule, ...] = (one_job_at_a_time, one_device_a_job)

@@ -125,9 +125,11 @@ class BinarizationConfig:
 class SparsityConfig:
     """Attributes:
     n: keys that a query keeps, an integer >= 1 or a fraction in (0, 1] of those it may see.
+    minimum: keys that it keeps at least where n is a fraction and it may see as many.
     """
 
     n: int | float = MISSING
+    minimum: int = 1
 
 
 @dataclass

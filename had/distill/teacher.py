@@ -41,7 +41,7 @@ class TeacherCache:
             return None
         log.info("teacher: fine-tuned before on the same data, reused from %s", self.directory)
         return source.at(str(self.directory)).build(
-            task.num_outputs, task.label_names, complete=True
+            task.num_outputs, task.label_names, head=task.head, complete=True
         )
 
     def store(self, model: nn.Module, settings: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ class CostCase:
         n: Keys kept: a count, or a fraction in (0, 1] as a float.
         query_length: Query rows, None for as many as keys; 1 for a decoding step.
         bits: Bits of queries, keys and values.
+        minimum: Keys kept at least where `n` is a fraction.
     """
 
     geometry: ModelGeometry
@@ -29,6 +30,7 @@ class CostCase:
     n: int | float
     query_length: float | None = None
     bits: tuple[int, int, int] = (1, 1, 16)
+    minimum: int = 1
 
     def workload(self) -> AttentionWorkload:
         """Return the workload of this case.
@@ -37,7 +39,11 @@ class CostCase:
             HadError: A number is not positive.
         """
         return self.geometry.workload(
-            self.context, self.n, query_length=self.query_length, bits=self.bits
+            self.context,
+            self.n,
+            minimum=self.minimum,
+            query_length=self.query_length,
+            bits=self.bits,
         )
 
 

@@ -141,12 +141,13 @@ def largest(passes: tuple[HeadPass, ...]) -> HeadPass:
     return HeadPass(**widest)
 
 
-def keep_count(n: int | float, key_length: float) -> float:
+def keep_count(n: int | float, key_length: float, minimum: int = 1) -> float:
     """Return how many keys `n` keeps: a number of keys, or a fraction of them.
 
     Args:
         n: An integer count, or a float in (0, 1]: that fraction, rounded up.
         key_length: Keys each query sees.
+        minimum: What a fraction keeps at least.
 
     Raises:
         HadError: `n` is not positive.
@@ -154,7 +155,7 @@ def keep_count(n: int | float, key_length: float) -> float:
     if n <= 0:
         raise HadError(f"n must be positive, found {n!r}")
     fraction = isinstance(n, float) and n <= 1
-    return math.ceil(n * key_length) if fraction else float(n)
+    return float(max(minimum, math.ceil(n * key_length)) if fraction else n)
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,7 @@ class ModelGeometry:
         context: float,
         n: int | float,
         *,
+        minimum: int = 1,
         query_length: float | None = None,
         bits: tuple[int, int, int] = (1, 1, 16),
     ) -> AttentionWorkload:
@@ -196,6 +198,7 @@ class ModelGeometry:
         Args:
             context: Keys each query sees.
             n: Keys kept: a count, or a fraction in (0, 1] as a float.
+            minimum: Keys kept at least where `n` is a fraction.
             query_length: Query rows, None for as many as keys; 1 for a decoding step.
             bits: Bits of queries, keys and values.
 
@@ -205,17 +208,18 @@ class ModelGeometry:
         if self.layers < 1:
             raise HadError(f"layers must be positive, found {self.layers}")
         rows = context if query_length is None else query_length
-        everywhere = self._layer(context, rows, n, bits)
+        everywhere = self._layer(context, rows, keep_count(n, context, minimum), bits)
         if not self.local_layers or not self.window:
             return AttentionWorkload((everywhere,) * self.layers, self.name)
         # A whole sequence has edges where windows are cut off; a decoding step is taken inside.
         within = keys_in_window if query_length is None else min
-        nearby = self._layer(within(context, self.window), rows, n, bits)
+        keys = within(context, self.window)
+        nearby = self._layer(keys, rows, keep_count(n, keys, minimum), bits)
         layers = (everywhere,) * (self.layers - self.local_layers) + (nearby,) * self.local_layers
         return AttentionWorkload(layers, self.name)
 
     def _layer(
-        self, keys: float, rows: float, n: int | float, bits: tuple[int, int, int]
+        self, keys: float, rows: float, kept: float, bits: tuple[int, int, int]
     ) -> LayerWorkload:
         return LayerWorkload(
             heads=self.heads,
@@ -224,7 +228,7 @@ class ModelGeometry:
             value_dim=self.value_dim or self.head_dim,
             query_length=rows,
             key_length=keys,
-            n=keep_count(n, keys),
+            n=kept,
             bits_query=bits[0],
             bits_key=bits[1],
             bits_value=bits[2],

@@ -220,8 +220,8 @@ class DistillationModule(pl.LightningModule):
         self.log_dict(self._results())
 
     def _update(self, role: str, model: nn.Module, batch: Batch, dataloader_idx: int) -> Tensor:
-        """Count one batch of one model; returns its logits in float32."""
-        logits = self.models.family.logits(model, batch["inputs"]).float()
+        """Count one batch of one model; returns its logits."""
+        logits = self.models.family.logits(model, batch["inputs"])
         name = self.evaluation_sets[dataloader_idx]
         self._metrics[role, name].update(logits, batch["labels"])
         return logits

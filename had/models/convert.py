@@ -33,6 +33,7 @@ def binarize(
     binarization: str | Mapping[str, Any] = "had",
     calibration: Iterable[Inputs] | None = None,
     *,
+    minimum: int = 1,
     backend: str = "auto",
 ) -> nn.Module:
     """Convert a transformers or timm model to Hamming attention, in place.
@@ -44,6 +45,7 @@ def binarize(
             `had.attention.module.AttentionOptions` and `calibration_batches`.
         calibration: batches of model inputs (dicts of tensors on the model's device) from which the
             sigmas are taken; None leaves them at 1.0, with a warning where they matter.
+        minimum: keys that a row keeps at least where n is a fraction and it may see as many.
         backend: "auto", or a name in `had.attention.backends.BACKENDS`.
 
     Returns:
@@ -51,7 +53,7 @@ def binarize(
 
     Raises:
         HadError: a layer cannot be converted (it is named), or the model is a student already.
-        ValueError: n, the scale or the clip is out of range.
+        ValueError: n, the minimum, the scale or the clip is out of range.
     """
     if hamming_layers(model):
         raise HadError(f"{type(model).__name__} has Hamming attention already")
@@ -59,7 +61,8 @@ def binarize(
     chosen = {
         field.name: recipe[field.name] for field in fields(AttentionOptions) if field.name in recipe
     }
-    options = AttentionOptions(**{**chosen, "n": n, "backend": backend})
+    given = {"n": n, "minimum": minimum, "backend": backend}
+    options = AttentionOptions(**{**chosen, **given})
     family_of(model).attach(model, lambda geometry: HammingAttention(geometry, options))
     if calibration is not None:
         calibrate(model, islice(calibration, int(recipe.get("calibration_batches", 100))))

@@ -69,15 +69,25 @@ class ModelSource(ABC):
     def preprocessor(self) -> Any:
         """What tasks encode raw examples with: a tokenizer, or an image transform's settings."""
 
+    def positions(self) -> int | None:
+        """The longest sequence the model takes; None where nothing limits it (after `check`)."""
+        return None
+
     @abstractmethod
     def build(
-        self, num_outputs: int, label_names: list[str], *, complete: bool = False
+        self,
+        num_outputs: int,
+        label_names: list[str],
+        *,
+        head: str = "classification",
+        complete: bool = False,
     ) -> nn.Module:
         """The full-precision model with a head of `num_outputs` logits.
 
         Args:
-            num_outputs: classes, or 1 for regression.
+            num_outputs: classes, 1 for regression, or tokens of the vocabulary.
             label_names: of the classes, kept in the model's configuration where it has a place.
+            head: "classification" (also of one output), or "causal_lm".
             complete: refuse weights that lack a trained head, as a finished teacher must not.
 
         Raises:

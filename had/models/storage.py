@@ -14,6 +14,7 @@ from had.attention.module import AttentionOptions, HammingAttention, hamming_lay
 from had.errors import HadError
 from had.models.family import family, family_of
 
+STUDENT = "student"  # its folder in a run directory
 KEY = "had"  # the entry of config.json that makes a directory a student
 
 

@@ -70,8 +70,14 @@ class TimmSource(ModelSource):
         )
 
     def build(
-        self, num_outputs: int, label_names: list[str], *, complete: bool = False
+        self,
+        num_outputs: int,
+        label_names: list[str],
+        *,
+        head: str = "classification",
+        complete: bool = False,
     ) -> nn.Module:
+        assert head == "classification", head  # tasks on images have no other
         model = self._create(pretrained=self.pretrained, num_classes=num_outputs)
         trained_for = model.pretrained_cfg.get("num_classes")
         if complete and trained_for != num_outputs:

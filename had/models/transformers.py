@@ -12,9 +12,8 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
-    AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -24,27 +23,36 @@ from had.attention import transformers as adapter
 from had.attention.module import AttentionGeometry
 from had.errors import HadError
 from had.models.family import Family
+from had.models.heads import HEADS
 from had.models.source import ModelSource
 from had.paths import looks_like_path
 
 log = logging.getLogger(__name__)
 
-_AUTO_CLASSES = {
-    "text": AutoModelForSequenceClassification,
-    "image": AutoModelForImageClassification,
-}
 _TEACHERS = "give a model fine-tuned on the task, or teacher=null to fine-tune one here"
 
 
 class TransformersSource(ModelSource):
-    """A model that transformers' Auto classes can load, from the Hub or a directory."""
+    """A model that transformers' Auto classes can load, from the Hub or a directory.
+
+    With `pretrained: false` its name may be an architecture ("llama"), whose sizes are `arguments`.
+    """
 
     def check(self) -> None:
         if looks_like_path(self.name):
             self.check_directory(self.name)
         self._config()
 
+    def positions(self) -> int | None:
+        limit: int | None = getattr(self._config(), "max_position_embeddings", None)
+        return limit
+
     def preprocessor(self) -> Any:
+        if self._is_architecture:
+            raise HadError(
+                f"{self}: an architecture, which has no tokenizer; give a model that has one, or, "
+                "to a language-model task, task.tokenizer=bytes or task.tokenizer=bpe"
+            )
         with self._explained("its tokenizer "):
             tokenizer = AutoTokenizer.from_pretrained(
                 self.name, trust_remote_code=self.trust_remote_code
@@ -57,21 +65,46 @@ class TransformersSource(ModelSource):
         return tokenizer
 
     def build(
-        self, num_outputs: int, label_names: list[str], *, complete: bool = False
+        self,
+        num_outputs: int,
+        label_names: list[str],
+        *,
+        head: str = "classification",
+        complete: bool = False,
     ) -> nn.Module:
         config = self._config()
         if complete:
             self._check_label_order(config, label_names)
-        config.num_labels = num_outputs
-        if len(label_names) == num_outputs:
-            config.id2label = dict(enumerate(label_names))
-            config.label2id = {name: index for index, name in enumerate(label_names)}
-        auto = _AUTO_CLASSES[self.modality]
-        if self.pretrained:
-            model = self._load(auto, config, complete)
-        else:
-            model = auto.from_config(config, trust_remote_code=self.trust_remote_code)
+        auto = self._fit(head, config, num_outputs, label_names)
+        pretrained = self.pretrained
+        model = self._load(auto, config, complete) if pretrained else self._fresh(auto, config)
         self.check_convertible(model)
+        return model
+
+    @property
+    def _is_architecture(self) -> bool:
+        return not self.pretrained and self.name in CONFIG_MAPPING
+
+    def _fit(
+        self, head: str, config: PretrainedConfig, num_outputs: int, label_names: list[str]
+    ) -> Any:
+        """Write the task's sizes into the configuration; returns the Auto class of the head."""
+        if (self.modality, head) not in HEADS:
+            raise HadError(f"{self}: a model for {self.modality} cannot have the head {head!r}")
+        chosen = HEADS[self.modality, head]
+        try:
+            chosen.fit(config, num_outputs, label_names, fresh=not self.pretrained)
+        except HadError as error:
+            raise HadError(f"{self}: {error}") from None
+        return chosen.auto
+
+    def _fresh(self, auto: Any, config: PretrainedConfig) -> PreTrainedModel:
+        try:
+            model: PreTrainedModel = auto.from_config(
+                config, trust_remote_code=self.trust_remote_code
+            )
+        except (ValueError, RuntimeError, TypeError) as error:
+            raise HadError(f"{self}: model.arguments build no model: {error}") from error
         return model
 
     def _check_label_order(self, config: PretrainedConfig, label_names: list[str]) -> None:
@@ -127,6 +160,8 @@ class TransformersSource(ModelSource):
             )
 
     def _config(self) -> PretrainedConfig:
+        if self._is_architecture:
+            return AutoConfig.for_model(self.name, **self.arguments)
         with self._explained():
             return AutoConfig.from_pretrained(
                 self.name, trust_remote_code=self.trust_remote_code, **self.arguments
@@ -155,6 +190,17 @@ class TransformersSource(ModelSource):
         )
 
 
+class ConvertedSource(TransformersSource):
+    """A source that changes what it reads: models trained from it are read back as they are."""
+
+    def at(self, place: str, key: str = "teacher") -> ModelSource:
+        other = TransformersSource(
+            label=self.label, name=place, modality=self.modality, geometry=self.geometry
+        )
+        other.key = key
+        return other
+
+
 class TransformersFamily(Family):
     """Forward, conversion and storage of transformers models."""
 
@@ -170,7 +216,9 @@ class TransformersFamily(Family):
         return model(**inputs)
 
     def logits(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-        return self.forward(model, inputs).logits
+        # A generating model keeps all its keys and values for later, unless told that it need not.
+        unless = {"use_cache": False} if model.can_generate() else {}
+        return self.forward(model, {**inputs, **unless}).logits
 
     def save(self, model: nn.Module, directory: Path, extra: dict[str, Any]) -> None:
         for key, value in extra.items():

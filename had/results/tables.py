@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -19,13 +19,17 @@ _COST_COLUMNS = (
 """Heading and quantity; ratios are to the baseline, latency is that of one sample."""
 
 
-def run_table(title: str, score: str, metrics: Mapping[str, float]) -> Table:
+def run_table(
+    title: str, score: str, metrics: Mapping[str, float], plain: Collection[str] = ()
+) -> Table:
     """Teacher, student and drop for every metric that both have, the task's own first.
 
     Args:
         title: heading of the table.
         score: name of the metric that counts, marked with an asterisk.
         metrics: the flat dict of `metrics.json`; fractions are shown in points of 100.
+        plain: metrics that are no fractions (perplexities): shown as they are, and in place of the
+            drop by how much more the student has than the teacher.
     """
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("metric")
@@ -34,7 +38,8 @@ def run_table(title: str, score: str, metrics: Mapping[str, float]) -> Table:
     names = [key.removeprefix("student/") for key in metrics if key.startswith("student/")]
     for name in sorted(names, key=lambda name: (name != score, name)):
         student, teacher = metrics[f"student/{name}"], metrics.get(f"teacher/{name}")
-        table.add_row(name + (" *" if name == score else ""), *_cells(teacher, student))
+        cells = _plain_cells if name.rpartition("/")[2] in plain else _cells
+        table.add_row(name + (" *" if name == score else ""), *cells(teacher, student))
     return table
 
 
@@ -71,6 +76,12 @@ def _cells(teacher: float | None, student: float) -> tuple[str, str, str]:
     if teacher is None:
         return "", f"{100 * student:.2f}", ""
     return f"{100 * teacher:.2f}", f"{100 * student:.2f}", f"{100 * (teacher - student):+.2f}"
+
+
+def _plain_cells(teacher: float | None, student: float) -> tuple[str, str, str]:
+    if teacher is None:
+        return "", f"{student:.3f}", ""
+    return f"{teacher:.3f}", f"{student:.3f}", f"{student / teacher - 1:+.2%}"
 
 
 def show(*tables: Table | None) -> None:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -97,11 +97,20 @@ class TaskData:
     on_device: OnDevice = FINISHED
 
 
+class PreprocessorSource(Protocol):
+    """What a task may ask of a model before there are weights."""
+
+    def preprocessor(self) -> Any:
+        """The model's own tokenizer or image preprocessor; HadError where there is none."""
+
+
 @dataclass(kw_only=True, eq=False)
 class Task(ABC):
     """A task: its settings are its YAML file, key for key; constructing one touches no data.
 
     Attributes:
+        head: what the model must have on top, as `had.models` names it.
+        plain_metrics: metrics that are no shares, so that tables show them as they are.
         name: what the task is called in records and tables.
         modality: "text" or "image"; decides which kind of preprocessor `encode` is given.
         score: the metric that counts.
@@ -111,6 +120,9 @@ class Task(ABC):
         batch_size: training examples a step.
         eval_batch_size: examples a step in evaluation.
     """
+
+    head: ClassVar[str] = "classification"
+    plain_metrics: ClassVar[frozenset[str]] = frozenset()
 
     name: str
     modality: str
@@ -150,10 +162,19 @@ class Task(ABC):
             HadError: a file is missing, empty or malformed, or a label is not known.
         """
 
+    def preprocessor(self, source: PreprocessorSource) -> Any:
+        """What `encode` is to be given: the model's own preprocessor, unless a task brings one."""
+        return source.preprocessor()
+
+    @property
+    def positions(self) -> int | None:
+        """Tokens of an example, which the model must have positions for; None: `encode` checks."""
+        return None
+
     @property
     @abstractmethod
     def num_outputs(self) -> int:
-        """Width of the model's output: the classes, or 1 for regression (after `read`)."""
+        """Width of the model's output: classes, 1 for regression, tokens (after `encode`)."""
 
     @property
     @abstractmethod
@@ -173,8 +194,9 @@ class Task(ABC):
         """The training loss, a float32 scalar.
 
         Args:
-            logits: (batch, num_outputs), any floating dtype.
-            labels: (batch,) as in the batches.
+            logits: (batch, num_outputs), any floating dtype; of a language model (batch, tokens,
+                num_outputs), and so below.
+            labels: as in the batches.
         """
 
     @abstractmethod
@@ -216,6 +238,16 @@ class Task(ABC):
     def points(self, metrics: dict[str, float]) -> float:
         """The task's score in points of 100, from the metrics of its main evaluation set."""
         return 100.0 * float(metrics[self.score])
+
+    def scores(self, teacher: dict[str, float], student: dict[str, float]) -> dict[str, float]:
+        """How far the student is behind its teacher, by the metrics of their main evaluation set.
+
+        Returns:
+            `score/teacher`, `score/student` and `score/drop`, which is the larger the worse the
+            student is, in points of 100.
+        """
+        ours, theirs = self.points(student), self.points(teacher)
+        return {"score/teacher": theirs, "score/student": ours, "score/drop": theirs - ours}
 
 
 def _is_positive(value: object) -> bool:

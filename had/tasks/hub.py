@@ -63,6 +63,20 @@ class HubSubset:
         return self.cells[label]
 
 
+def hub_text(source: str, subset: str, split: str, column: str = "text") -> str:
+    """One split of a data set of lines or paragraphs, as one text.
+
+    Raises:
+        HubUnavailableError: `datasets` is not installed, or there is no such data set in reach.
+        HadError: there is no such column.
+    """
+    data = load_split(source, subset, split)
+    if column not in data.column_names:
+        there = ", ".join(data.column_names)
+        raise HadError(f"{source} {subset} {split}: no column {column}; there are: {there}")
+    return "".join(data[column])
+
+
 def load_split(source: str, subset: str | None, split: str) -> Any:
     """One split of a data set, from the Hub, its cache or a directory.
 

@@ -7,7 +7,7 @@ import torch
 
 from had.attention.backends import BACKENDS, PackedCall, choose_packed_backend
 from had.attention.bits import pack_signs, unpack_signs
-from had.attention.functional import binarize, hamming_attention, match_counts
+from had.attention.functional import ScaledN, TopN, binarize, hamming_attention, match_counts
 
 
 def test_layout_by_hand() -> None:
@@ -37,8 +37,8 @@ def test_differing_bits_are_the_hamming_distance(width: int) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in BACKENDS if name in ("eager", "reference")])
-@pytest.mark.parametrize("n", [3, 0.25])
-def test_attention_from_bits_equals_the_oracle(name: str, n: int | float) -> None:
+@pytest.mark.parametrize("n", [3, 0.25, ScaledN(0.25, 2)])
+def test_attention_from_bits_equals_the_oracle(name: str, n: TopN) -> None:
     generator = torch.Generator().manual_seed(2)
     query = torch.randn(2, 4, 3, 40, generator=generator)
     key = torch.randn(2, 2, 17, 40, generator=generator)
@@ -48,3 +48,14 @@ def test_attention_from_bits_equals_the_oracle(name: str, n: int | float) -> Non
     wanted = hamming_attention(query, key, value, n=n, sigma_query=1.0, sigma_key=1.0, mask=mask)
     output = choose_packed_backend(name, call).attend_packed(call)
     torch.testing.assert_close(output, wanted)
+
+
+def test_one_key_and_the_share_of_all_are_told_apart() -> None:
+    """1 and 1.0 are equal to Python, and so to a cache that does not look at types."""
+    generator = torch.Generator().manual_seed(3)
+    query, key = (torch.randn(1, 1, 11, 32, generator=generator) for _ in range(2))
+    value = torch.randn(1, 1, 11, 8, generator=generator)
+    for n in (1, 1.0, 1):
+        call = PackedCall(pack_signs(query), pack_signs(key), value, 32, n, 32**-0.5)
+        wanted = hamming_attention(query, key, value, n=n, sigma_query=1.0, sigma_key=1.0)
+        torch.testing.assert_close(choose_packed_backend("auto", call).attend_packed(call), wanted)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from had.attention import select
 from had.attention.functional import (
+    ScaledN,
     binarize,
     hamming_attention,
     keys_to_keep,
@@ -89,6 +91,28 @@ def test_a_bias_of_minus_infinity_forbids_a_key(implementation) -> None:
 )
 def test_fractions_round_up(fraction: float, allowed: int, kept: int) -> None:
     assert keys_to_keep(fraction, torch.tensor([allowed])).tolist() == [kept]
+
+
+def test_a_share_with_a_minimum_by_hand() -> None:
+    """A quarter of the keys, three at least: rows with fewer keys keep all, long ones grow."""
+    allowed = torch.tensor([0, 1, 2, 3, 9, 12, 13, 100])
+    assert keys_to_keep(ScaledN(0.25, 3), allowed).tolist() == [0, 1, 2, 3, 3, 3, 4, 25]
+
+
+@pytest.mark.parametrize("implementation", [topn_mask, select.topn_mask])
+def test_causal_rows_keep_by_what_they_see(implementation) -> None:
+    scores = torch.randn(1, 2, 20, 20, generator=torch.Generator().manual_seed(0))
+    causal = torch.ones(20, 20, dtype=torch.bool).tril()
+    kept = implementation(scores, ScaledN(0.2, 2), causal)
+    assert torch.equal(kept, topn_mask(scores, ScaledN(0.2, 2), causal))
+    seen = range(1, 21)
+    assert kept.sum(-1)[0, 0].tolist() == [min(s, max(2, -(-s // 5))) for s in seen]
+
+
+@pytest.mark.parametrize(("share", "minimum"), [(0.0, 3), (1.5, 3), (8, 3), (0.5, 0), (0.5, 2.0)])
+def test_an_impossible_share_or_minimum_is_refused(share: Any, minimum: Any) -> None:
+    with pytest.raises(ValueError, match=r"n = |minimum = "):
+        ScaledN(share, minimum)
 
 
 @pytest.mark.parametrize("n", [0, -1, 0.0, 1.5, True, "3"])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from had.attention.backends import BACKENDS, AttentionCall, choose_backend
 from had.attention.divergence import AttentionTarget
-from had.attention.functional import binarize, topn_mask
+from had.attention.functional import ScaledN, TopN, binarize, topn_mask
 
 triton = pytest.importorskip("triton")
 
@@ -64,7 +64,7 @@ class Case:
     groups: int = 2
     width: int = 16
     value_width: int = 16
-    n: int | float = 9
+    n: TopN = 9
     signs: bool = True
     rounded: bool = True
     value_dtype: torch.dtype = torch.float32
@@ -175,6 +175,9 @@ CASES = {
     "one key": Case(n=1),
     "more than there are": Case(rows=5, keys=33, n=500, signs=False, rounded=False),
     "fraction": Case(rows=16, keys=100, n=0.07),
+    "share with a minimum": Case(
+        rows=40, keys=40, n=ScaledN(0.2, 3), mask=torch.ones(40, 40, dtype=torch.bool).tril()
+    ),
     "grouped": Case(batch=2, heads=4, groups=2, value_width=24, gain_shape=(4, 1, 1)),
     "grouped floats": Case(heads=4, groups=1, width=24, signs=False, gain_shape=(1, 4, 1, 1)),
     "gain of each sample": Case(batch=2, rows=5, keys=33, gain_shape=(2, 2, 1, 1)),

@@ -53,7 +53,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
         (("task.lerning_rate=1",), "task has no lerning_rate; did you mean learning_rate?"),
         (("experiment=digits_topn",), "no such experiment; did you mean digits_topn8? (there are"),
         (("modle=bert",), "modle=bert: no such key: there is no modle; did you mean model?"),
-        (("sparsity.m=3",), "sparsity.m=3: no such key: sparsity has no m; known: n"),
+        (("sparsity.m=3",), "sparsity.m=3: no such key: sparsity has no m; known: n, minimum"),
         (("trainer.fast_dev_run=true",), "is added with +trainer.fast_dev_run=<value>"),
         (("sparsity.n=abc",), "sparsity.n=abc: Value 'abc' of type 'str' is incompatible"),
         (("seed=x",), "seed=x: Value 'x' of type 'str' could not be converted to Integer"),

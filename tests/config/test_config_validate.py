@@ -21,6 +21,8 @@ def test_the_defaults_are_valid(compose) -> None:
         ("sparsity.n=0.0", "sparsity.n=0.0: must be"),
         ("sparsity.n=8.0", "sparsity.n=8.0: must be"),
         ("sparsity.n=-3", "sparsity.n=-3: must be"),
+        ("sparsity.minimum=4", "sparsity.minimum=4 goes with a fraction, and sparsity.n=8 is a"),
+        ("sparsity.minimum=0", "sparsity.minimum=0: must be 1 or more"),
         ("schedule.stages.0.share=0.5", "the shares 0.5 + 0.25 + 0.35 + 0.15 sum to 1.25"),
         ("schedule.stages.0.share=-0.25", "schedule.stages.0.share=-0.25: must not be negative"),
         ("schedule.stages.0.c=null", "schedule.stages.0.c is missing: a soft stage"),
@@ -79,6 +81,7 @@ def test_a_violation_names_key_value_and_way_out(compose, override: str, sentenc
     [
         "sparsity.n=1.0",
         "sparsity=none",
+        "sparsity=topn_scaled",
         "schedule=none",
         "seed=0",
         "teacher=google-bert/bert-base-uncased",

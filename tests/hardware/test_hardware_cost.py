@@ -72,6 +72,12 @@ def test_geometry_gives_one_layer_workload_a_layer() -> None:
     assert BERT.workload(128, 1).layers[0].n == 1
 
 
+@pytest.mark.parametrize(("context", "kept"), [(20, 20), (128, 32), (512, 32), (513, 33)])
+def test_a_share_keeps_its_minimum(context: int, kept: int) -> None:
+    (layer, *_) = BERT.workload(context, 0.0625, minimum=32).layers
+    assert layer.kept == kept  # 1/16 of the keys, rounded up, and 32 of them if there are as many
+
+
 @pytest.mark.parametrize("n", [0, -3, 0.0])
 def test_geometry_refuses_to_keep_nothing(n: float) -> None:
     with pytest.raises(HadError, match="n must be positive"):

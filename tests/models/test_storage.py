@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import had
+from had.attention.functional import ScaledN
 from had.attention.module import hamming_layers
 from had.errors import HadError
 from had.models.transformers import TransformersSource
@@ -65,7 +66,18 @@ def test_config_names_the_recipe(tmp_path: Path) -> None:
     had.save(model, tmp_path)
     settings = json.loads((tmp_path / "config.json").read_text())["had"]
     assert settings["n"] == 0.25
+    assert settings["minimum"] == 1
     assert settings["scale"] == "frozen_sigma"
+
+
+def test_an_n_that_grows_is_stored_and_one_without_a_minimum_is_still_read(tmp_path: Path) -> None:
+    had.save(had.binarize(build("bert"), 0.25, minimum=3), tmp_path)
+    assert hamming_layers(had.load_student(tmp_path))[0].options.topn == ScaledN(0.25, 3)
+    file = tmp_path / "config.json"
+    config = json.loads(file.read_text())
+    del config["had"]["minimum"]
+    file.write_text(json.dumps(config))
+    assert hamming_layers(had.load_student(tmp_path))[0].options.topn == 0.25
 
 
 def test_a_teacher_with_its_classes_in_another_order_is_refused(tmp_path: Path) -> None:

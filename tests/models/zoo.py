@@ -30,6 +30,9 @@ class Specimen:
     layers: int
 
 
+_DECODER = {**_SIZE, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 100, "pad_token_id": 0}
+
+
 def text() -> dict[str, Tensor]:
     """Three sequences of 12 tokens, two of them padded."""
     torch.manual_seed(1)
@@ -83,6 +86,21 @@ ZOO: dict[str, Specimen] = {
     ),
     "gpt2": _hf(
         "GPT2Model", tf.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=100), text, 2
+    ),
+    "gpt2_lm": _hf(
+        "GPT2LMHeadModel", tf.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=100), text, 2
+    ),
+    "llama_lm": _hf("LlamaForCausalLM", tf.LlamaConfig(**_DECODER), text, 2),
+    "qwen2": _hf("Qwen2ForCausalLM", tf.Qwen2Config(**_DECODER), text, 2),
+    "qwen3": _hf("Qwen3ForCausalLM", tf.Qwen3Config(**_DECODER), text, 2),
+    "mistral": _hf("MistralForCausalLM", tf.MistralConfig(**_DECODER, sliding_window=5), text, 2),
+    "gemma3": _hf(
+        "Gemma3ForCausalLM",
+        tf.Gemma3TextConfig(
+            **_DECODER, sliding_window=5, layer_types=["sliding_attention", "full_attention"]
+        ),
+        text,
+        2,
     ),
     "t5": _hf(
         "T5ForConditionalGeneration",

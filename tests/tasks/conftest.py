@@ -19,6 +19,7 @@ defaults:
   - _self_
 paths:
   data: {data}
+  cache: {data}/cache
 hydra:
   searchpath: ["file://{conf}"]
 """

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from had.attention.bits import unpack_signs
 from had.attention.divergence import AttentionTarget
+from had.attention.functional import TopN
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class AttentionCall:
         query: units of the queries (B, H, T, D).
         key: units of the keys (B, G, S, D), H a multiple of G.
         value: (B, G, S, V).
-        n: keys a row keeps, an integer >= 1 or a fraction in (0, 1].
+        n: keys a row keeps; `had.attention.functional.keys_to_keep` says how many that are.
         gain: factor of the dot product, a number or a float32 tensor broadcastable to (B, H, 1, 1).
         mask: bool broadcastable to (B, H, T, S), True = allowed; None allows all.
         bias: additive, broadcastable to (B, H, T, S); None for none.
@@ -31,7 +32,7 @@ class AttentionCall:
     query: Tensor
     key: Tensor
     value: Tensor
-    n: int | float
+    n: TopN
     gain: Tensor | float
     mask: Tensor | None = None
     bias: Tensor | None = None
@@ -49,9 +50,9 @@ class PackedCall:
         query: signs of the queries, int32 (B, H, T, W) with W = ceil(head_dim / 32).
         key: signs of the keys, int32 (B, G, S, W), H a multiple of G; the words of a key are
             contiguous, other strides are free (a view into a larger buffer).
-        value: (B, G, S, V), rows contiguous, other strides free.
+        value: (B, G, S, V), rows contiguous, other strides free; may be of an 8-bit float type.
         head_dim: signs of a query or key.
-        n: keys a row keeps, an integer >= 1 or a fraction in (0, 1] of the allowed keys.
+        n: keys a row keeps; `had.attention.functional.keys_to_keep` says how many that are.
         gain: factor of the dot product, a number or a float32 tensor broadcastable to (B, H, 1, 1).
         mask: bool broadcastable to (B, H, T, S), True = allowed; None allows all.
         bias: additive, broadcastable to (B, H, T, S); None for none.
@@ -61,7 +62,7 @@ class PackedCall:
     key: Tensor
     value: Tensor
     head_dim: int
-    n: int | float
+    n: TopN
     gain: Tensor | float
     mask: Tensor | None = None
     bias: Tensor | None = None
@@ -69,7 +70,8 @@ class PackedCall:
     def unpacked(self) -> AttentionCall:
         """The same call on signs in float32."""
         query, key = (unpack_signs(words, self.head_dim) for words in (self.query, self.key))
-        call = AttentionCall(query, key, self.value, self.n, self.gain, self.mask, self.bias)
+        value = self.value.float() if self.value.element_size() == 1 else self.value
+        call = AttentionCall(query, key, value, self.n, self.gain, self.mask, self.bias)
         return replace(call, signs=True)
 
 
@@ -91,7 +93,10 @@ class Backend(ABC):
         return False
 
     def attend_packed(self, call: PackedCall) -> Tensor:
-        """The attention output (B, H, T, V) in value's dtype, without gradients."""
+        """The attention output (B, H, T, V), without gradients.
+
+        In value's dtype, or a wider one: 8-bit floats store values, but nothing computes in them.
+        """
         raise NotImplementedError(f"backend {self.name!r} does not read bits")
 
     @abstractmethod

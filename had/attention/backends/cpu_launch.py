@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from had.attention.backends.base import PackedCall
 from had.attention.backends.cpu_target import apply_target
 from had.attention.bits import words_for
-from had.attention.functional import keys_to_keep
+from had.attention.functional import TopN, keys_to_keep
 
 apply_target()  # before numba compiles anything
 
@@ -102,7 +102,7 @@ def _flat(x: Tensor) -> np.ndarray:
 
 
 def _bits(
-    mask: Tensor | None, keys: int, n: int | float
+    mask: Tensor | None, keys: int, n: TopN
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """A mask's distinct rows as bits; keys to keep and blocks in use of each; most keys to keep."""
     if mask is None:
@@ -111,12 +111,12 @@ def _bits(
     return _pack_rows(distinct.expand(*distinct.shape[:3], keys).contiguous(), n)
 
 
-@lru_cache(maxsize=256)
-def _all_keys(keys: int, n: int | float) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+@lru_cache(maxsize=256, typed=True)  # n = 1 is one key, n = 1.0 all of them
+def _all_keys(keys: int, n: TopN) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     return _pack_rows(torch.ones(1, 1, 1, keys, dtype=torch.bool), n)
 
 
-def _pack_rows(mask: Tensor, n: int | float) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def _pack_rows(mask: Tensor, n: TopN) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     keys = mask.shape[3]
     rows = math.prod(mask.shape[:3])
     bits = np.empty(rows * -(-keys // _BLOCK), np.uint64)

@@ -16,7 +16,7 @@ from torch import Tensor
 from had.attention.backends.triton_rows import MAX_KEYS
 from had.attention.backends.triton_rows_backward import backward_keys, backward_queries
 from had.attention.backends.triton_rows_forward import attend_rows
-from had.attention.functional import keys_to_keep
+from had.attention.functional import TopN, keys_to_keep
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class RowSettings:
     """What a call fixes besides its tensors.
 
     Attributes:
-        n: keys a row keeps, an integer or a fraction.
+        n: keys a row keeps, see `keys_to_keep`.
         signs: units are -1 and +1 only.
         teacher_gain: scale of the teacher's dot product.
     """
 
-    n: int | float
+    n: TopN
     signs: bool
     teacher_gain: float = 1.0
 
@@ -252,7 +252,7 @@ def _constants(
 
 
 @lru_cache(maxsize=64, typed=True)
-def _keep_counts(n: int | float, device: torch.device) -> Tensor:
+def _keep_counts(n: TopN, device: torch.device) -> Tensor:
     """Keys that a row keeps for 0 .. MAX_KEYS allowed ones, int32: one rule for all backends."""
     with torch.inference_mode(False):
         allowed = torch.arange(MAX_KEYS + 1)

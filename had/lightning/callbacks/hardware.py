@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from had.attention.functional import keys_to_keep
+from had.attention.functional import TopN, keys_to_keep
 from had.attention.module import HammingAttention, hamming_layers, real_tokens
 from had.hardware import AttentionWorkload, LayerWorkload, compare, evaluate, load_accelerator
 
@@ -72,7 +72,7 @@ class HardwareCost(pl.Callback):
         mask = kwargs.get("mask")
         # Layers of one forward pass usually share their mask: what it allows is counted once.
         if mask is None or self._counted is None or self._counted[0] is not mask:
-            self._counted = mask, count_keys(query, key, mask, layer.options.n)
+            self._counted = mask, count_keys(query, key, mask, layer.options.topn)
         self._seen[layer].add(self._counted[1])
 
     def _report(self, trainer: pl.Trainer) -> None:
@@ -150,14 +150,14 @@ class LayerTally:
 
 
 @torch.no_grad()
-def count_keys(query: Tensor, key: Tensor, mask: Tensor | None, n: int | float) -> Counts:
+def count_keys(query: Tensor, key: Tensor, mask: Tensor | None, n: TopN) -> Counts:
     """Rows, allowed keys and kept keys of one call; padding counts for nothing.
 
     Args:
         query: (B, H, T, D).
         key: (B, G, S, D).
         mask: bool broadcastable to (B, H, T, S), True = allowed; taken as equal for all heads.
-        n: keys a row keeps, a number or a fraction.
+        n: keys a row keeps, see `keys_to_keep`.
     """
     batch, length, keys = query.shape[0], query.shape[2], key.shape[2]
     allowed = torch.full((batch, length), keys, device=query.device)

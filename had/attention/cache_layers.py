@@ -1,0 +1,255 @@
+"""One layer of the binary key cache: buffers of sign words and values that grow by a quarter.
+
+A token is copied four times on average however long the text gets, and a step copies nothing but
+its own tokens. Attention is handed views into the buffers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+from had.attention.bits import pack_signs
+from had.errors import HadError
+
+_LEAST_ROOM = 64  # tokens: short texts are not worth growing in small steps
+_DENSE_BYTES = 2  # of a bfloat16 key or value element, in the cache that ours is compared with
+
+
+class BinaryKeyLayer(CacheLayerMixin):
+    """The cache of one layer that sees all earlier tokens.
+
+    Args:
+        value_dtype: what values are stored as; None for the dtype they come in.
+
+    Attributes:
+        keys: signs of the stored keys, int32 (B, G, S, W), a view; None before the first token.
+        values: (B, G, S, V), a view; likewise.
+    """
+
+    is_sliding = False
+    is_croppable = True
+    supports_early_init = False
+
+    def __init__(self, value_dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.value_dtype = value_dtype
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all tokens, and how many sequences there were."""
+        self.keys = self.values = None
+        self.is_initialized = False
+        self._key_buffer = self._value_buffer = torch.empty(0)
+        self._start = self._end = 0  # the stored tokens' place in the buffers
+        self._seen = 0
+        self._head_dim = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Take sizes, dtype and device from the first tokens."""
+        dtype = self.value_dtype or value_states.dtype
+        self._key_buffer = pack_signs(key_states[:, :, :0])
+        self._value_buffer = value_states[:, :, :0].to(dtype)
+        self._head_dim = key_states.shape[-1]
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Store new tokens.
+
+        Args:
+            key_states: (B, G, T, D), after any rotary embedding.
+            value_states: (B, G, T, V).
+            args: of other caches, unused.
+            kwargs: likewise.
+
+        Returns:
+            Signs of the keys that the new tokens may see, int32 (B, G, S, W), and their values.
+        """
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        new = key_states.shape[2]
+        self._make_room(new)
+        self._key_buffer[:, :, self._end : self._end + new] = pack_signs(key_states)
+        self._value_buffer[:, :, self._end : self._end + new] = _within(
+            value_states, self._value_buffer.dtype
+        )
+        self._end += new
+        self._seen += new
+        return self._expose()
+
+    def _make_room(self, new: int) -> None:
+        """Move the stored tokens to the front of larger buffers if `new` more do not fit."""
+        stored = self._end - self._start
+        if self._end + new <= self._key_buffer.shape[2]:
+            return
+        capacity = stored + new + max(_LEAST_ROOM, (stored + new) // 4)
+        self._key_buffer, self._value_buffer = (
+            _moved(buffer[:, :, self._start : self._end], capacity)
+            for buffer in (self._key_buffer, self._value_buffer)
+        )
+        self._start, self._end = 0, stored
+
+    def _expose(self) -> tuple[Tensor, Tensor]:
+        self.keys = self._key_buffer[:, :, self._start : self._end]
+        self.values = self._value_buffer[:, :, self._start : self._end]
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        """Tokens seen so far."""
+        return self._seen
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Over how many keys the next tokens' mask goes, and the first one's position."""
+        return self._seen + query_length, 0
+
+    def get_max_length(self) -> int:
+        """-1: there is no limit."""
+        return -1
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forget the last tokens, as after a rejected guess of speculative decoding.
+
+        Args:
+            tokens_to_remove: their number, negative as in transformers.
+
+        Raises:
+            ValueError: the number is positive, or exceeds what can be taken back.
+        """
+        if tokens_to_remove > 0:
+            raise ValueError(f"crop({tokens_to_remove}): give the tokens to remove as -n")
+        if not self.is_initialized:
+            return
+        self._check_crop(-tokens_to_remove)
+        self._end += tokens_to_remove
+        self._seen += tokens_to_remove
+        self._expose()
+
+    def _check_crop(self, count: int) -> None:
+        if count > self._seen:
+            raise ValueError(f"crop({-count}): only {self._seen} tokens are stored")
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Beam search: sequence i goes on from what was sequence beam_idx[i]."""
+        self.batch_select_indices(beam_idx)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep the sequences that integer indices or a boolean mask name, in that order."""
+        if self.is_initialized:
+            indices = indices.to(self._key_buffer.device)
+            self._key_buffer = self._key_buffer[indices]
+            self._value_buffer = self._value_buffer[indices]
+            self._expose()
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every sequence `repeats` times in place."""
+        if self.is_initialized:
+            self.batch_select_indices(
+                torch.arange(len(self._key_buffer)).repeat_interleave(repeats)
+            )
+
+    def memory(self, tokens: int) -> tuple[int, int]:
+        """Bytes of that many tokens here and in a dense bfloat16 cache, all sequences together.
+
+        Raises:
+            HadError: no token has been seen, so that sizes are unknown.
+        """
+        if not self.is_initialized:
+            raise HadError("the cache is empty: its sizes are known after the first token")
+        batch, heads, _, width = self._value_buffer.shape
+        key_bytes = self._key_buffer.shape[-1] * self._key_buffer.element_size()
+        value_bytes = width * self._value_buffer.element_size()
+        rows = batch * heads * self._stored_of(tokens)
+        return rows * (key_bytes + value_bytes), rows * _DENSE_BYTES * (self._head_dim + width)
+
+    def _stored_of(self, tokens: int) -> int:
+        """How many of `tokens` tokens are kept."""
+        return tokens
+
+    def allocated(self) -> int:
+        """Bytes of the buffers, room for further tokens included."""
+        return self._key_buffer.nbytes + self._value_buffer.nbytes
+
+
+class SlidingBinaryKeyLayer(BinaryKeyLayer):
+    """The cache of one layer whose tokens see a window: only what the next token sees is kept.
+
+    Args:
+        window: tokens that a token sees, itself included.
+        value_dtype: as in `BinaryKeyLayer`.
+
+    Attributes:
+        record_past: keep all tokens until the next `crop`, which may then go back behind them.
+    """
+
+    is_sliding = True
+
+    def __init__(self, window: int, value_dtype: torch.dtype | None = None) -> None:
+        self.window = window
+        self.record_past = False
+        super().__init__(value_dtype)
+
+    def activate_past_recording(self) -> None:
+        """As transformers' speculative decoding asks for before it guesses."""
+        self.record_past = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """As of a full layer, but the result begins where the first new token's window does."""
+        if not self.record_past:
+            self._forget_unseen()
+        visible = self._stored_of(self._seen) + key_states.shape[2]
+        keys, values = super().update(key_states, value_states)
+        return keys[:, :, -visible:], values[:, :, -visible:]
+
+    def _forget_unseen(self) -> None:
+        self._start = max(self._start, self._end - self._stored_of(self._seen))
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Over how many keys the next tokens' mask goes, and the first one's position."""
+        kept = self._stored_of(self._seen)
+        return kept + query_length, self._seen - kept
+
+    def get_max_length(self) -> int:
+        """The window."""
+        return self.window
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """As of a full layer; what was recorded for it is dropped."""
+        super().crop(tokens_to_remove)
+        if self.is_initialized:
+            self._forget_unseen()
+            self._expose()
+
+    def _check_crop(self, count: int) -> None:
+        super()._check_crop(count)
+        left = self._end - self._start - count
+        if left < self._stored_of(self._seen - count):
+            raise ValueError(
+                f"crop({-count}): the tokens before are gone, for a window keeps {self.window - 1};"
+                " call activate_past_recording first"
+            )
+
+    def _stored_of(self, tokens: int) -> int:
+        return min(tokens, self.window - 1)
+
+
+def _moved(rows: Tensor, capacity: int) -> Tensor:
+    """(B, G, S, X) at the front of a new buffer (B, G, capacity, X)."""
+    batch, heads, length, width = rows.shape
+    buffer = rows.new_empty(batch, heads, capacity, width)
+    buffer[:, :, :length] = rows
+    return buffer
+
+
+def _within(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Values cut off at what an 8-bit float can hold; wider types take them as they are."""
+    if dtype.itemsize > 1:
+        return values
+    most = torch.finfo(dtype).max
+    return values.clamp(-most, most)

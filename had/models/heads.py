@@ -1,0 +1,84 @@
+"""What a task wants on top of a transformers model: a class of theirs for each head."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+)
+
+from had.errors import HadError
+
+# Vocabularies are padded to sizes that GPUs like; at most by so many tokens or this share of them.
+_PADDING = 128
+_PADDING_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class Head(ABC):
+    """A kind of output.
+
+    Attributes:
+        auto: the Auto class of transformers that builds models with it.
+    """
+
+    auto: Any
+
+    @abstractmethod
+    def fit(
+        self, config: PretrainedConfig, num_outputs: int, label_names: list[str], fresh: bool
+    ) -> None:
+        """Write the task's sizes into a model's configuration, in place.
+
+        Args:
+            config: of the model.
+            num_outputs: width of the output.
+            label_names: of classes, or empty.
+            fresh: whether the model gets new weights.
+
+        Raises:
+            HadError: trained weights do not fit.
+        """
+
+
+class ClassificationHead(Head):
+    """Logits of the whole sequence or image: classes, or one number."""
+
+    def fit(
+        self, config: PretrainedConfig, num_outputs: int, label_names: list[str], fresh: bool
+    ) -> None:
+        config.num_labels = num_outputs
+        if len(label_names) == num_outputs:
+            config.id2label = dict(enumerate(label_names))
+            config.label2id = {name: index for index, name in enumerate(label_names)}
+
+
+class LanguageModelHead(Head):
+    """Logits of the next token at every position."""
+
+    def fit(
+        self, config: PretrainedConfig, num_outputs: int, label_names: list[str], fresh: bool
+    ) -> None:
+        if fresh:
+            config.vocab_size = num_outputs
+            return
+        padding = max(_PADDING, _PADDING_SHARE * config.vocab_size)
+        if not 0 <= config.vocab_size - num_outputs <= padding:
+            raise HadError(
+                f"made for {config.vocab_size} tokens, the task's tokenizer has {num_outputs}; "
+                "give the tokenizer it was trained with (task.tokenizer=model if it is its own)"
+            )
+
+
+HEADS: dict[tuple[str, str], Head] = {
+    ("text", "classification"): ClassificationHead(AutoModelForSequenceClassification),
+    ("image", "classification"): ClassificationHead(AutoModelForImageClassification),
+    ("text", "causal_lm"): LanguageModelHead(AutoModelForCausalLM),
+}
+"""By the model's modality and the head's name."""
