@@ -62,6 +62,8 @@ class AttentionOptions:
         relaxation: what a finished student computes with, a key of `RELAXATIONS`: "sign", or
             "identity" where queries and keys stay in full precision.
         weights: how kept keys weigh, a key of `had.attention.weighting.WEIGHTINGS`.
+        position_bias: whether a learned bias of relative positions is added to the scores, where
+            the tokens are a grid of patches (`had.attention.position_bias`).
         backend: "auto" or a key of `had.attention.backends.BACKENDS`.
     """
 
@@ -71,6 +73,7 @@ class AttentionOptions:
     ste_clip: float | None = None
     relaxation: str = "sign"
     weights: str = "softmax"
+    position_bias: bool = False
     backend: str = "auto"
 
     def __post_init__(self) -> None:

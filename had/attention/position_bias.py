@@ -43,6 +43,11 @@ class RelativePositionBias(nn.Module):
         return f"heads={self.heads}, tokens={len(self.places)}"
 
 
+def wants_position_bias(core: nn.Module) -> bool:
+    """Whether a student layer's options ask for such a bias."""
+    return bool(getattr(getattr(core, "options", None), "position_bias", False))
+
+
 def entries(grid: tuple[int, int], prefix_tokens: int) -> Tensor:
     """Which entry of a head's table each pair of tokens uses, int64 (T, T), numbered from 0."""
     rows, columns = grid

@@ -10,7 +10,7 @@ from timm.layers.attention import Attention
 from torch import Tensor, nn
 
 from had.attention.module import AttentionGeometry
-from had.attention.position_bias import RelativePositionBias
+from had.attention.position_bias import RelativePositionBias, wants_position_bias
 from had.errors import HadError
 
 
@@ -98,11 +98,6 @@ def attach(model: nn.Module, build: Callable[[AttentionGeometry], nn.Module]) ->
         if wants_position_bias(core):
             new.position_bias = make_position_bias(model, geometry).to(layer.qkv.weight.device)
         setattr(model.get_submodule(parent), child, new)
-
-
-def wants_position_bias(core: nn.Module) -> bool:
-    """Whether a student's options ask for a learned bias of relative positions."""
-    return bool(getattr(getattr(core, "options", None), "position_bias", False))
 
 
 def make_position_bias(model: nn.Module, geometry: AttentionGeometry) -> RelativePositionBias:

@@ -19,6 +19,7 @@ from transformers.masking_utils import sdpa_mask
 
 from had.attention.cache import binary_version
 from had.attention.module import AttentionGeometry, hamming_layers
+from had.attention.position_bias import wants_position_bias
 from had.errors import HadError
 
 log = logging.getLogger(__name__)
@@ -77,11 +78,15 @@ def attach(model: PreTrainedModel, build: Callable[[AttentionGeometry], nn.Modul
     """
     register()
     geometries = find_layers(model)
-    for geometry in geometries:
+    cores = [build(geometry) for geometry in geometries]
+    if any(map(wants_position_bias, cores)):
+        raise HadError(
+            f"{type(model).__name__}: position_bias is for timm's vision transformers; set it to "
+            "false"
+        )
+    for geometry, core in zip(geometries, cores, strict=True):
         layer = model.get_submodule(geometry.name)
-        reference = next(layer.parameters())
-        core = build(geometry).to(device=reference.device)
-        setattr(layer, CORE, core.train(layer.training))
+        setattr(layer, CORE, core.to(next(layer.parameters()).device).train(layer.training))
     _route(model, [geometry.name for geometry in geometries])
     if hamming_layers(model) and model.can_generate():
         vars(model)["_prepare_cache_for_generation"] = BinaryCacheByDefault(model)

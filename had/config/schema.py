@@ -111,6 +111,7 @@ class BinarizationConfig:
         ste_clip: the sign's gradient passes where |x| <= ste_clip * sigma; None: everywhere.
         relaxation: what the finished student computes with, one of `FINAL_RELAXATIONS`.
         weights: how kept keys weigh, one of `WEIGHTINGS`.
+        position_bias: whether patches of images get a learned bias of their relative positions.
     """
 
     name: str = MISSING
@@ -119,6 +120,7 @@ class BinarizationConfig:
     ste_clip: float | None = None
     relaxation: str = "sign"
     weights: str = "softmax"
+    position_bias: bool = False
 
 
 @dataclass

@@ -7,12 +7,14 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import BertConfig, BertModel
 
 from had.attention import timm as adapter
 from had.attention.module import AttentionGeometry, RecordedAttention
 from had.attention.position_bias import RelativePositionBias, entries
 from had.errors import HadError
 from had.lightning.module import _is_matrix
+from had.models.convert import binarize
 from tests.models.zoo import ZOO, build
 
 
@@ -102,3 +104,16 @@ def test_without_the_wish_there_is_none_and_no_weight() -> None:
 def test_a_model_without_a_grid_of_patches_is_refused() -> None:
     with pytest.raises(HadError, match="no fixed grid of patches; set position_bias to false"):
         adapter.make_position_bias(nn.Linear(2, 2), AttentionGeometry("attn", 2, 2, 8))
+
+
+def test_models_of_transformers_refuse_a_bias_of_patches() -> None:
+    config = BertConfig(
+        vocab_size=11,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+    )
+    recipe = {"scale": "mean_abs", "position_bias": True}
+    with pytest.raises(HadError, match="position_bias is for timm's vision transformers"):
+        binarize(BertModel(config), n=3, binarization=recipe)
