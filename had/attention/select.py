@@ -31,6 +31,36 @@ def topn_mask(scores: Tensor, n: TopN, mask: Tensor | None = None) -> Tensor:
     return above | (ties & (ties.cumsum(-1) <= quota))
 
 
+def topn_indices(scores: Tensor, n: int) -> Tensor:
+    """Which n scores of every row are the largest; of equal scores the lowest index first.
+
+    One pass over the scores on GPUs for which there is a kernel (compute capability 9.0), a stable
+    sort elsewhere. Ranks beyond the order of indices are not returned: the n indices ascend.
+
+    Args:
+        scores: uint8 (..., S).
+        n: 1 .. S.
+
+    Returns:
+        int64 (..., n), ascending in every row.
+
+    Raises:
+        ValueError: the scores are not uint8, or n is out of range.
+    """
+    if scores.dtype != torch.uint8:
+        raise ValueError(f"scores are {scores.dtype}: must be uint8")
+    if not 1 <= n <= scores.shape[-1]:
+        raise ValueError(f"n = {n}: must be in 1 .. {scores.shape[-1]}, the scores of a row")
+    from had.attention.backends import cuda_select
+
+    rows = scores.reshape(-1, scores.shape[-1])
+    if cuda_select.supports(rows):
+        indices = cuda_select.topn_indices(rows, n)
+    else:
+        indices = rows.argsort(dim=-1, descending=True, stable=True)[:, :n].sort(dim=-1).values
+    return indices.reshape(*scores.shape[:-1], n)
+
+
 def nth_largest(scores: Tensor, count: Tensor, most: int) -> Tensor:
     """The count-th largest score of every row.
 

@@ -8,6 +8,7 @@ from functools import cache
 
 from had.attention.backends.base import AttentionCall, Backend, PackedCall
 from had.attention.backends.cpu import CpuBackend
+from had.attention.backends.cuda_decode import CudaDecodeBackend
 from had.attention.backends.eager import EagerBackend, ReferenceBackend
 from had.attention.backends.triton_rows import TritonRowsBackend
 
@@ -24,7 +25,13 @@ log = logging.getLogger(__name__)
 
 BACKENDS: dict[str, Backend] = {
     backend.name: backend
-    for backend in (TritonRowsBackend(), CpuBackend(), EagerBackend(), ReferenceBackend())
+    for backend in (
+        CudaDecodeBackend(),
+        TritonRowsBackend(),
+        CpuBackend(),
+        EagerBackend(),
+        ReferenceBackend(),
+    )
 }
 """By name, fastest first: `auto` takes the first that supports the call."""
 

@@ -1,0 +1,206 @@
+"""CUDA kernels from source at run time: compiled by NVRTC, kept on disk, launched as clusters.
+
+NVRTC and the driver's interface come with PyTorch's CUDA packages (`cuda-bindings`), so that users
+need neither a compiler nor a build step. Machine code is cached under `$HAD_CACHE/kernels` (default
+`~/.cache/had/kernels`), named by a hash of source, options and compiler version.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from had.errors import HadError
+
+log = logging.getLogger(__name__)
+
+Constants = tuple[tuple[str, int], ...]
+_SOURCES = Path(__file__).parent
+_ARCHITECTURE = {(9, 0): "sm_90a"}
+
+
+@cache
+def runs_on(device: torch.device) -> bool:
+    """Whether the kernels can be compiled for and run on a device: compute capability 9.0."""
+    if device.type != "cuda" or torch.version.cuda is None or not _bindings_installed():
+        return False
+    return torch.cuda.get_device_capability(device) in _ARCHITECTURE
+
+
+def _bindings_installed() -> bool:
+    return find_spec("cuda") is not None and find_spec("cuda.bindings") is not None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel loaded on one device.
+
+    Attributes:
+        function: the driver's handle.
+        threads: of a block.
+        shared_bytes: dynamic shared memory of a block.
+        processors: multiprocessors of the device.
+    """
+
+    function: Any
+    threads: int
+    shared_bytes: int
+    processors: int
+    _clusters: dict[int, int] = field(default_factory=dict)
+
+    def resident_clusters(self, blocks: int) -> int:
+        """How many clusters of so many blocks the device can hold at a time."""
+        if blocks not in self._clusters:
+            from cuda.bindings import driver
+
+            config = self._config((blocks, 1, 1), blocks, stream=0)
+            count = _checked(driver.cuOccupancyMaxActiveClusters(self.function, config))
+            self._clusters[blocks] = int(count)
+        return self._clusters[blocks]
+
+    def cluster_size(self, clusters: int, most: int) -> int:
+        """Blocks of a cluster, a power of two, that keep the device busy with all at once.
+
+        Args:
+            clusters: how many there are.
+            most: blocks that a cluster has work for.
+        """
+        for blocks in (16, 8, 4, 2):
+            fits = clusters * blocks <= self.processors and blocks < 2 * most
+            if fits and self.resident_clusters(blocks) >= clusters:
+                return blocks
+        return 1
+
+    def launch(self, grid: tuple[int, int, int], arguments: ctypes.Structure) -> None:
+        """Queue the kernel on PyTorch's current stream; grid[0] blocks form a cluster."""
+        from cuda.bindings import driver
+
+        stream = torch.cuda.current_stream().cuda_stream
+        pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
+        config = self._config(grid, grid[0], stream)
+        _checked(driver.cuLaunchKernelEx(config, self.function, ctypes.addressof(pointers), 0))
+
+    def _config(self, grid: tuple[int, int, int], cluster: int, stream: int) -> Any:
+        from cuda.bindings import driver
+
+        attribute = driver.CUlaunchAttribute()
+        attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+        shape = attribute.value.clusterDim
+        shape.x, shape.y, shape.z = cluster, 1, 1
+        config = driver.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = grid
+        config.blockDimX, config.blockDimY, config.blockDimZ = self.threads, 1, 1
+        config.sharedMemBytes = self.shared_bytes
+        config.hStream = stream
+        config.attrs = [attribute]
+        config.numAttrs = 1
+        return config
+
+
+@lru_cache(maxsize=256)
+def load(
+    source: str, name: str, constants: Constants, threads: int, shared_bytes: int, device: int
+) -> Kernel:
+    """Compile, or read from the cache on disk, and load a kernel.
+
+    Args:
+        source: file beside this one.
+        name: of the kernel in it.
+        constants: names and values defined for the compiler.
+        threads: of a block, defined as THREADS.
+        shared_bytes: dynamic shared memory of a block, defined as SHARED_BYTES.
+        device: index.
+
+    Raises:
+        HadError: the compiler or the driver refused.
+    """
+    from cuda.bindings import driver
+
+    architecture = _ARCHITECTURE[torch.cuda.get_device_capability(device)]
+    constants = (*constants, ("THREADS", threads), ("SHARED_BYTES", shared_bytes))
+    code = machine_code(source, constants, architecture)
+    with torch.cuda.device(device):
+        torch.cuda.current_stream()  # makes the device's context current
+        module = _checked(driver.cuModuleLoadData(code))
+        function = _checked(driver.cuModuleGetFunction(module, name.encode()))
+    attributes = driver.CUfunction_attribute
+    for attribute, value in (
+        (attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_bytes),
+        (attributes.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1),
+    ):
+        _checked(driver.cuFuncSetAttribute(function, attribute, value))
+    processors = torch.cuda.get_device_properties(device).multi_processor_count
+    return Kernel(function, threads, shared_bytes, processors)
+
+
+def machine_code(source: str, constants: Constants, architecture: str) -> bytes:
+    """The compiled kernel, from the cache on disk if it is there. Needs no device."""
+    text = (_SOURCES / "cuda_common.cuh").read_text() + (_SOURCES / source).read_text()
+    options = [f"--gpu-architecture={architecture}", "--std=c++17", "--use_fast_math"]
+    options += [f"-D{name}={value}" for name, value in constants]
+    key = hashlib.sha256("\0".join([text, *options, _compiler_version()]).encode()).hexdigest()
+    path = _cache_folder() / f"{Path(source).stem}-{key[:32]}.cubin"
+    if path.is_file():
+        return path.read_bytes()
+    code = _compile(text, source, options)
+    _keep(path, code)
+    return code
+
+
+def _compile(text: str, name: str, options: list[str]) -> bytes:
+    from cuda.bindings import nvrtc
+
+    program = _checked(nvrtc.nvrtcCreateProgram(text.encode(), name.encode(), 0, [], []))
+    (result,) = nvrtc.nvrtcCompileProgram(program, len(options), [x.encode() for x in options])
+    if result != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        messages = b" " * _checked(nvrtc.nvrtcGetProgramLogSize(program))
+        _checked(nvrtc.nvrtcGetProgramLog(program, messages))
+        raise HadError(f"NVRTC cannot compile {name}: {messages.decode(errors='replace')}")
+    code = b" " * _checked(nvrtc.nvrtcGetCUBINSize(program))
+    _checked(nvrtc.nvrtcGetCUBIN(program, code))
+    _checked(nvrtc.nvrtcDestroyProgram(program))
+    return code
+
+
+@cache
+def _compiler_version() -> str:
+    from cuda.bindings import nvrtc
+
+    return ".".join(map(str, _checked(nvrtc.nvrtcVersion())))
+
+
+def _cache_folder() -> Path:
+    root = os.environ.get("HAD_CACHE")
+    return (Path(root) if root else Path.home() / ".cache" / "had") / "kernels"
+
+
+def _keep(path: Path, code: bytes) -> None:
+    """Write through a rename: another process never reads half a file."""
+    part = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(code)
+        part.replace(path)
+    except OSError as error:
+        log.warning("compiled kernel not cached in %s: %s", path.parent, error)
+
+
+def _checked(answer: tuple[Any, ...]) -> Any:
+    """What a call of the driver or the compiler returned.
+
+    Raises:
+        HadError: it failed.
+    """
+    status, *values = answer
+    if int(status) != 0:
+        raise HadError(f"CUDA call failed: {status.name} ({int(status)})")
+    return values[0] if len(values) == 1 else tuple(values)

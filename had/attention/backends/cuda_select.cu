@@ -1,0 +1,185 @@
+// Indices of the n largest of every row of uint8 scores, ascending; of equal scores the lowest first.
+//
+// A cluster of thread blocks owns a row, whose scores are dealt out to the warps of all blocks in
+// order, a contiguous range each. A sample of the scores gives a level that a little more than n
+// should reach; those that do go to the warp's list, in order, and into a histogram, which gives the
+// exact level and how many scores at it are still kept. Had the sample misled, the level is lowered
+// and the scores are read again. Compile-time constants: THREADS, SHARED_BYTES.
+
+constexpr int WARPS = THREADS / 32;
+constexpr int LISTED = 512;           // entries of a warp's list
+constexpr int BINS = 260;             // 0 .. 255 and an empty one, padded to 16 bytes
+constexpr int DEPTH = 4;              // loads of 16 bytes that a lane has in flight
+constexpr int BLOCK = 512;            // scores that a warp loads at a time
+static_assert(WARPS == 32, "warp r's lane w stands for warp w");
+
+struct Arguments {
+  const unsigned char* scores;  // (rows, count), rows contiguous and 16-byte aligned
+  i64* indices;                 // (rows, keep)
+  i64 row;                      // stride of the scores
+  int count, keep;              // count: a multiple of 16
+};
+
+struct Shared {
+  u32 list[WARPS][LISTED];
+  int sample[BINS], histogram[BINS];
+  int above[WARPS], ties[WARPS];
+  int level, room, sampled, above_before, ties_before;
+  bool lacking;
+};
+static_assert(sizeof(Shared) <= SHARED_BYTES, "the host reserves less than the kernel needs");
+
+struct Range {
+  const unsigned char* scores;
+  int start, count;
+};
+
+DEVICE void load(uint4 (&v)[DEPTH], const Range& range, int first, int lane) {
+#pragma unroll
+  for (int i = 0; i < DEPTH; i++) {
+    const int at = first + i * BLOCK + lane * 16;
+    v[i] = at < range.count ? __ldg((const uint4*)(range.scores + at)) : uint4{};
+  }
+}
+
+// Bit 8b + 7: byte b of x reaches the level.
+DEVICE u32 reaching(u32 x, u32 level) {
+  const u32 low = (x & 0x7f7f7f7fu) + (0x80 - (level & 0x7f)) * 0x01010101u;
+  return (level & 0x80 ? x & low : x | low) & 0x80808080u;
+}
+
+// Appends the scores of a block that reach the level to the list, in order of their index.
+DEVICE void append(Shared& s, u32* list, int& listed, const uint4& v, int first, int count, u32 level,
+                   int lane) {
+  const u32 words[4] = {v.x, v.y, v.z, v.w};
+  u32 hits = 0;  // bit 8b + w: byte b of word w
+#pragma unroll
+  for (int w = 0; w < 4; w++) hits |= reaching(words[w], level) >> (7 - w);
+  const int at = first + lane * 16;
+  if (at >= count) hits = 0;
+  if (!__any_sync(ALL, hits)) return;
+  const int own = __popc(hits), before = sum_before(own, lane);
+  int place = listed + before;
+#pragma unroll
+  for (int w = 0; w < 4; w++)
+    for (u32 left = hits & 0x01010101u << w; left; left &= left - 1) {
+      const int bit = __ffs(left) - 1 - w;
+      const u32 score = words[w] >> bit & 255;
+      if (place < LISTED) list[place] = score << 24 | (at + 4 * w + bit / 8);
+      place++;
+      atomicAdd(&s.histogram[score], 1);
+    }
+  listed += __shfl_sync(ALL, before + own, 31);
+}
+
+DEVICE int collect(Shared& s, u32* list, const Range& range, const uint4 (&loaded)[DEPTH], u32 level,
+                   int lane) {
+  int listed = 0;
+#pragma unroll
+  for (int i = 0; i < DEPTH; i++)
+    append(s, list, listed, loaded[i], i * BLOCK, range.count, level, lane);
+  for (int first = DEPTH * BLOCK; first < range.count; first += DEPTH * BLOCK) {
+    uint4 v[DEPTH];
+    load(v, range, first, lane);
+#pragma unroll
+    for (int i = 0; i < DEPTH; i++)
+      append(s, list, listed, v[i], first + i * BLOCK, range.count, level, lane);
+  }
+  __syncwarp();
+  return listed;
+}
+
+// Calls visit(real, score, index in the range), 32 lanes at a time, in order: from the list, or from
+// all scores if the list was too short.
+template <class Visit>
+DEVICE void walk(const Range& range, const u32* list, int listed, int lane, Visit visit) {
+  const bool short_list = listed > LISTED;
+  const int count = short_list ? range.count : listed;
+  for (int first = 0; first < count; first += 32) {
+    const int i = first + lane;
+    const bool real = i < count;
+    const u32 entry = !real ? 0 : short_list ? (u32)range.scores[i] << 24 | i : list[i];
+    visit(real, (int)(entry >> 24), (int)(entry & 0xffffff));
+  }
+}
+
+// Every warp counts a word of each lane's first 16 scores.
+DEVICE void take_sample(Shared& s, const Range& range, u32 word, int lane) {
+  if (lane * 16 >= range.count) return;
+#pragma unroll
+  for (int b = 0; b < 4; b++) atomicAdd(&s.sample[word >> 8 * b & 255], 1);
+}
+
+DEVICE void find_level(Shared& s, const Arguments& a, int rank, int blocks, int lane) {
+  const Counts<8> counts = cluster_counts<8>(s.sample, rank, blocks, lane);
+  const int sampled = find_cut(counts, 1, lane).total;
+  const Cut cut = find_cut(counts, sample_goal(a.keep, sampled, a.count), lane);
+  if (lane == 0) s.level = max(cut.level, 0);
+}
+
+DEVICE void settle(Shared& s, const Arguments& a, int attempt, int rank, int blocks, int lane) {
+  const Counts<8> counts = cluster_counts<8>(s.histogram, rank, blocks, lane);
+  const Cut cut = find_cut(counts, a.keep, lane);
+  const Before before = before_block(counts, cut.level, lane);
+  if (lane) return;
+  s.lacking = cut.level < 0;
+  s.level = !s.lacking ? cut.level : attempt ? 0 : max(0, s.level - 16);
+  s.room = a.keep - cut.above;
+  s.above_before = before.above, s.ties_before = before.ties;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+topn_indices(const __grid_constant__ Arguments a) {
+  extern __shared__ __align__(128) char memory[];
+  Shared& s = *(Shared*)memory;
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  const int rank = cluster_rank(), blocks = gridDim.x;
+  const u32 below = (1u << lane) - 1;
+
+  const int length = (a.count + blocks * WARPS * BLOCK - 1) / (blocks * WARPS * BLOCK) * BLOCK;
+  Range range;
+  range.start = (rank * WARPS + warp) * length;
+  range.count = max(0, min(length, a.count - range.start));
+  range.scores = a.scores + blockIdx.y * a.row + range.start;
+  uint4 loaded[DEPTH];
+  load(loaded, range, 0, lane);
+  for (int i = threadIdx.x; i < BINS; i += THREADS) s.sample[i] = s.histogram[i] = 0;
+  __syncthreads();
+  take_sample(s, range, loaded[0].x, lane);
+  cluster_barrier();
+  if (warp == 0) find_level(s, a, rank, blocks, lane);
+  __syncthreads();
+
+  int listed;
+  for (int attempt = 0;; attempt++) {
+    listed = collect(s, s.list[warp], range, loaded, s.level, lane);
+    cluster_barrier();
+    if (warp == 0) settle(s, a, attempt, rank, blocks, lane);
+    __syncthreads();
+    if (!s.lacking) break;
+    cluster_barrier();  // before the histograms that other blocks read are cleared
+    for (int i = threadIdx.x; i < BINS; i += THREADS) s.histogram[i] = 0;
+    __syncthreads();
+  }
+
+  const int level = s.level, room = s.room;
+  int above = 0, ties = 0;
+  walk(range, s.list[warp], listed, lane, [&](bool real, int score, int) {
+    above += __popc(__ballot_sync(ALL, real && score > level));
+    ties += __popc(__ballot_sync(ALL, real && score == level));
+  });
+  if (lane == 0) s.above[warp] = above, s.ties[warp] = ties;
+  __syncthreads();
+  above = s.above_before + __reduce_add_sync(ALL, lane < warp ? s.above[lane] : 0);
+  ties = s.ties_before + __reduce_add_sync(ALL, lane < warp ? s.ties[lane] : 0);
+  i64* indices = a.indices + (i64)blockIdx.y * a.keep;
+  walk(range, s.list[warp], listed, lane, [&](bool real, int score, int index) {
+    const bool over = real && score > level, tie = real && score == level;
+    const u32 overs = __ballot_sync(ALL, over), tied = __ballot_sync(ALL, tie);
+    const int ties_here = ties + __popc(tied & below);
+    if (over || (tie && ties_here < room))
+      indices[above + __popc(overs & below) + min(ties_here, room)] = range.start + index;
+    above += __popc(overs), ties += __popc(tied);
+  });
+  cluster_barrier();  // no block leaves while another reads its histogram
+}
