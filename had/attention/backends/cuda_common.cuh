@@ -17,10 +17,54 @@ DEVICE int cluster_rank() {
   return rank;
 }
 
-// Orders shared memory accesses, remote ones included, of all threads of the cluster.
+// Barrier of the cluster in two halves: what a thread wrote to its own block's shared memory before
+// `cluster_arrive` may be read by other blocks after `cluster_wait`. The restricted fences leave out
+// the wait for global memory, about a microsecond, that the default ones bring.
+DEVICE void cluster_arrive() {
+  asm volatile(
+      "fence.release.sync_restrict::shared::cta.cluster;\n\t"
+      "barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+
+DEVICE void cluster_wait() {
+  asm volatile(
+      "barrier.cluster.wait.aligned;\n\t"
+      "fence.acquire.sync_restrict::shared::cluster.cluster;" ::: "memory");
+}
+
 DEVICE void cluster_barrier() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::
-                   : "memory");
+  cluster_arrive();
+  cluster_wait();
+}
+
+// ---- mailboxes: shared memory that other blocks write to, counted by a barrier object ------------
+
+DEVICE void barrier_init(u64* barrier) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barrier)) : "memory");
+}
+
+// Makes initialised barriers visible to the copy engine and to other blocks.
+DEVICE void barrier_init_fence() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+DEVICE void barrier_expect(u64* barrier, u32 bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(bytes)
+               : "memory");
+}
+
+DEVICE void barrier_wait(u64* barrier, u32 parity) {
+  u32 done;
+  do {
+    asm volatile(
+        "{.reg .pred p;\n\t"
+        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\t"
+        "selp.b32 %0, 1, 0, p;}"
+        : "=r"(done)
+        : "r"(shared_address(barrier)), "r"(parity)
+        : "memory");
+  } while (!done);
 }
 
 // The address that block `rank` of the cluster knows as the local `pointer`.
@@ -50,8 +94,11 @@ DEVICE int4 load_remote4(const int* pointer, int rank) {
   return v;
 }
 
-DEVICE void store_remote(void* pointer, int rank, u32 value) {
-  asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(remote_address(pointer, rank)), "r"(value)
+// Writes to what block `rank` knows as `place`, and counts 4 bytes at its `barrier`.
+DEVICE void send(void* place, u64* barrier, int rank, u32 value) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [%0], %1, [%2];" ::"r"(
+                   remote_address(place, rank)),
+               "r"(value), "r"(remote_address(barrier, rank))
                : "memory");
 }
 

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 Constants = tuple[tuple[str, int], ...]
 _SOURCES = Path(__file__).parent
+_MOST_BLOCKS = 16  # of a cluster on Hopper
 _ARCHITECTURE = {(9, 0): "sm_90a"}
 
 
@@ -68,15 +69,14 @@ class Kernel:
         return self._clusters[blocks]
 
     def cluster_size(self, clusters: int, most: int) -> int:
-        """Blocks of a cluster, a power of two, that keep the device busy with all at once.
+        """Blocks of a cluster, as many as leave room for all clusters at once.
 
         Args:
             clusters: how many there are.
             most: blocks that a cluster has work for.
         """
-        for blocks in (16, 8, 4, 2):
-            fits = clusters * blocks <= self.processors and blocks < 2 * most
-            if fits and self.resident_clusters(blocks) >= clusters:
+        for blocks in range(min(_MOST_BLOCKS, most, self.processors // clusters), 1, -1):
+            if self.resident_clusters(blocks) >= clusters:
                 return blocks
         return 1
 

@@ -22,15 +22,16 @@
 // MASKED, SHARED_BYTES.
 
 constexpr int WARPS = THREADS / 32;
-constexpr int STAGE_BYTES = 2048;
+constexpr int SETS = ROWS <= 4 ? 2 : 1;  // keys that a row of a product's first operand holds
+constexpr int GROUP_KEYS = 32 * SETS;    // keys that a warp scores at a time
+constexpr int STAGE_BYTES = 4096;
 constexpr int STAGE_KEYS = STAGE_BYTES / (4 * WORDS);
 constexpr int STAGES = 2;
-constexpr int LISTED = 512;  // entries of a warp's list
-constexpr int BINS = 132;    // scores 0 .. 128, padded to 16 bytes
-constexpr int PICKS = WARPS * 512 / ROWS;  // of a row in a block at a time
-constexpr int ROW_WARPS = WARPS / ROWS;    // warps that gather for one row
-constexpr int MOST_BLOCKS = 16;
-constexpr int PARTS = (ROWS + MOST_BLOCKS - 1) / MOST_BLOCKS * MOST_BLOCKS;
+constexpr int LISTED = 512;          // entries of a warp's list
+constexpr int BINS = 132;            // scores 0 .. 128, padded to 16 bytes
+constexpr int PICKS = 8192 / ROWS / 4 * 4;  // of a row in a block at a time
+constexpr int ROW_WARPS = WARPS / ROWS;  // warps that gather for one row
+constexpr int PARTS = 16;            // blocks of a cluster at most, and more than rows
 
 struct Arguments {
   const u32* query;    // (B, H, T, WORDS), strides in words
@@ -60,99 +61,138 @@ struct Row {
 };
 
 struct Shared {
-  union {
-    u32 ring[WARPS][STAGES][STAGE_BYTES / 4];
-    struct {
-      u32 picks[ROWS][PICKS];
-      float sums[WARPS][VALUE];
-      float parts[PARTS][VALUE];
-    };
-  };
+  u32 ring[WARPS][STAGES][STAGE_BYTES / 4];
   u32 list[WARPS][LISTED];
+  u32 picks[ROWS][PICKS];
+  float sums[WARPS][VALUE];
+  float parts[PARTS][VALUE];
   int sample[ROWS][BINS], histogram[ROWS][BINS];
   int above[ROWS][WARPS], ties[ROWS][WARPS];
   Row row[ROWS];
-  u64 arrived[WARPS][STAGES];
+  u64 arrived[WARPS][STAGES], picked, summed;
   int allowed, lacking;
 };
 static_assert(sizeof(Shared) <= SHARED_BYTES, "the host reserves less than the kernel needs");
+static_assert(WARPS >= ROWS && WARPS <= 32, "warp r settles row r, its lane w stands for warp w");
 
 #define STAMP(phase) if (a.stamps && threadIdx.x == 0) a.stamps[(blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z)) * 8 + phase] = clock_ns();
 
 // ---- scores ------------------------------------------------------------------------------------
 
-// 16 keys x 8 rows. Lane 4g + t gives words t of keys g and g + 8 and of row g; it receives the
-// scores of those two keys for the rows 2t and 2t + 1.
-DEVICE void count_matches(int (&c)[4], u32 first, u32 second, u32 query, u32 inverse) {
-#if WORDS == 4
+// One-bit product of 16 x 256 and 256 x 8 bits, added to c. Lane 4g + t gives word t of each half of
+// rows g (low0, high0) and g + 8 (low1, high1), and of column g; it receives the elements (g, 2t),
+// (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
+DEVICE void and_popc(int (&c)[4], u32 low0, u32 low1, u32 high0, u32 high1, u32 low, u32 high) {
   asm("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc"
-      " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
-      : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
-      : "r"(first), "r"(second), "r"(~first), "r"(~second), "r"(query), "r"(inverse), "r"(0));
-#else
-  asm("mma.sync.aligned.m16n8k128.row.col.s32.b1.b1.s32.and.popc"
-      " {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
-      : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
-      : "r"(first ^ inverse), "r"(second ^ inverse), "r"(query), "r"(0));
-#endif
+      " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(low0), "r"(low1), "r"(high0), "r"(high1), "r"(low), "r"(high));
 }
 
-// A warp's view of the query rows: what each lane multiplies with, and compares with.
+// A lane's part of the query rows, its place among keys and rows, and the levels of its two rows.
+//
+// SETS = 2: a product's row holds the bits of keys 2g and 2g + 1; columns 0 .. 3 are the query rows
+// against the first, columns 4 .. 7 against the second key, and zero elsewhere. SETS = 1: a product's
+// row holds key g and its complement (128 bits), or key g's words and complements (64 bits).
 struct Lane {
   int lane, g, t;
-  u32 query, inverse;
+  int key;             // offset of the lane's keys
+  int row;             // first of its two rows
+  u32 low, high;       // its column of the product
+  u32 real;            // ALL where the column's words are not padding
   u32 add[2], all[2];  // byte-wise: x + add has its top bit set where x reaches the level
 
   DEVICE Lane(const Arguments& a, int head, int batch) {
     lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
-    query = inverse = 0;
-#if WORDS == 2
-    inverse = t < 2 ? 0 : ALL;
-#endif
-    if (g < ROWS) {
-      const u32* row = a.query + batch * a.query_batch + (head * GROUP + g % GROUP) * a.query_head +
-                       g / GROUP * a.query_token;
+    key = SETS == 2 ? 2 * g + (t >> 1) : g;
+    row = SETS == 2 ? 2 * (t & 1) : 2 * t;
+    const int column = SETS == 2 ? g & 3 : g;
+    const bool mine = column < ROWS && (SETS == 1 || g >> 2 == t >> 1);
+    real = mine ? ALL : 0;
+    low = high = 0;
+    if (!mine) return;
+    const u32* words = a.query + batch * a.query_batch +
+                       (head * GROUP + column % GROUP) * a.query_head +
+                       column / GROUP * a.query_token;
 #if WORDS == 4
-      query = row[t];
-      inverse = ~query;
+    low = SETS == 2 ? words[2 * (t & 1)] : words[t];
+    high = SETS == 2 ? words[2 * (t & 1) + 1] : ~low;
 #else
-      query = row[t & 1] ^ inverse;
+    low = words[t & 1];
+    if (SETS == 1 && t >= 2) low = 0;  // 64 bits and their complement fill half of the depth
+    high = SETS == 1 && t >= 2 ? 0 : ~low;
 #endif
-    }
   }
 
   DEVICE void set_levels(const Row* rows) {
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-      const bool real = 2 * t + i < ROWS;
-      const int level = real ? rows[min(2 * t + i, ROWS - 1)].level : 128;
-      add[i] = real ? (128 - max(level, 1)) * 0x01010101u : 0;
+      const bool mine = row + i < ROWS;
+      const int level = mine ? rows[min(row + i, ROWS - 1)].level : 128;
+      add[i] = mine ? (128 - max(level, 1)) * 0x01010101u : 0;
       all[i] = level == 0 ? 0x80808080u : 0;
     }
   }
+
+  // Where byte b of `Scores::x` belongs, given bit 8b + i of a set of hits.
+  DEVICE int key_of(int bit) const { return (bit & 24) * SETS + key; }
+  DEVICE int row_of(int bit) const { return row + (bit & 1); }
 };
 
-// Scores of 32 keys for the lane's two rows: byte b of x[i] belongs to key 8b + g, row 2t + i.
+// Scores of GROUP_KEYS keys for the lane's two rows: byte b of x[i] belongs to key 8 SETS b + l.key
+// and row l.row + i.
 struct Scores {
   u32 x[2];
 
-  DEVICE Scores(const u32 (&words)[4], const Lane& l) {
-    int c[2][4];
-    count_matches(c[0], words[0], words[1], l.query, l.inverse);
-    count_matches(c[1], words[2], words[3], l.query, l.inverse);
+  // `words(key, word)` reads from the group's keys.
+  template <class Words>
+  DEVICE Scores(const Lane& l, Words words) {
+    int c[2][4] = {};
+#pragma unroll
+    for (int u = 0; u < 2; u++) {
+#if WORDS == 4
+      if (SETS == 2) {
+        const uint2 v = words.pair(32 * u + 2 * l.g, l.t), w = words.pair(32 * u + 16 + 2 * l.g, l.t);
+        and_popc(c[u], v.x, w.x, v.y, w.y, l.low, l.high);
+        and_popc(c[u], ~v.x, ~w.x, ~v.y, ~w.y, ~l.low & l.real, ~l.high & l.real);
+      } else {
+        const u32 v = words.word(16 * u + l.g, l.t), w = words.word(16 * u + 8 + l.g, l.t);
+        and_popc(c[u], v, w, ~v, ~w, l.low, l.high);
+      }
+#else
+      const u32 v = words.word(16 * SETS * u + SETS * l.g, SETS == 2 ? l.t : l.t & 1);
+      const u32 w = words.word(16 * SETS * u + 8 * SETS + SETS * l.g, SETS == 2 ? l.t : l.t & 1);
+      and_popc(c[u], v, w, ~v, ~w, l.low, l.high);
+#endif
+    }
 #pragma unroll
     for (int i = 0; i < 2; i++)
       x[i] = c[0][i] | c[0][2 + i] << 8 | c[1][i] << 16 | c[1][2 + i] << 24;
   }
 
-  // Bit 8b + i: key 8b + g reaches the level of row 2t + i and is allowed (bit 8b + g of `allowed`).
-  DEVICE u32 hits(const Lane& l, u32 allowed) const {
+  // Bit 8b + i: that key reaches the level of that row.
+  DEVICE u32 hits(const Lane& l) const {
     const u32 first = ((x[0] + l.add[0] | l.all[0]) >> 7) & 0x01010101u;
     const u32 second = ((x[1] + l.add[1] | l.all[1]) >> 6) & 0x02020202u;
-    return (first | second) & (((allowed >> l.g) & 0x01010101u) * 3);
+    return first | second;
   }
 
   DEVICE int at(int bit) const { return ((bit & 1 ? x[1] : x[0]) >> (bit & 24)) & 255; }
+};
+
+// Words of keys that follow each other in shared memory; `word` may run on into the next key.
+struct StagedWords {
+  const u32* keys;
+  DEVICE u32 word(int key, int word) const { return keys[key * WORDS + word]; }
+  DEVICE uint2 pair(int key, int pair) const { return ((const uint2*)(keys + key * WORDS))[pair]; }
+};
+
+// The same in global memory; beyond the last word it is repeated.
+struct GlobalWords {
+  const u32* keys;
+  i64 last;
+  DEVICE u32 word(int key, int word) const { return keys[min((i64)key * WORDS + word, last)]; }
+  DEVICE uint2 pair(int key, int pair) const { return {word(key, 2 * pair), word(key, 2 * pair + 1)}; }
 };
 
 // The warp's contiguous range of keys.
@@ -161,20 +201,26 @@ struct Range {
   const unsigned char* mask;  // its byte
   int start, count;
 
-  // Bits of the 32 keys from `first` on: inside the range, and allowed (`byte` is lane's own).
-  DEVICE u32 allowed(int first, int byte) const {
-    const int inside = count - first;
-    const u32 real = inside >= 32 ? ALL : inside > 0 ? (1u << inside) - 1 : 0;
-    return MASKED ? real & __ballot_sync(ALL, byte) : real;
+  // The mask's bytes for the lane's keys of the group at `first`, to be loaded ahead of their use.
+  DEVICE int4 mask_bytes(int first, const Lane& l) const {
+    const auto byte = [&](int b) {
+      const int key = first + 8 * SETS * b + l.key;
+      return MASKED && key < count ? (int)mask[key] : 0;
+    };
+    return {byte(0), byte(1), byte(2), byte(3)};
   }
 
-  DEVICE int mask_byte(int key) const { return MASKED && key < count ? mask[key] : 0; }
-};
-
-DEVICE void load_words(u32 (&words)[4], const u32* keys, const Lane& l) {
+  // Bits 8b and 8b + 1 for the lane's keys of the group at `first` that exist and are allowed.
+  DEVICE u32 allowed(int first, const int4& bytes, const Lane& l) const {
+    if (!MASKED && first + GROUP_KEYS <= count) return ALL;
+    const int byte[4] = {bytes.x, bytes.y, bytes.z, bytes.w};
+    u32 bits = 0;
 #pragma unroll
-  for (int j = 0; j < 4; j++) words[j] = keys[(8 * j + l.g) * WORDS + (l.t & (WORDS - 1))];
-}
+    for (int b = 0; b < 4; b++)
+      if (MASKED ? byte[b] : first + 8 * SETS * b + l.key < count) bits |= 3u << 8 * b;
+    return bits;
+  }
+};
 
 // ---- the stream of keys: bulk copies into a ring of stages, which no other warp touches ----------
 
@@ -193,27 +239,18 @@ struct Ring {
   DEVICE void load(int first, int turn) {
     if (first >= range.count) return;
     const u32 bytes = min(STAGE_KEYS, range.count - first) * WORDS * 4 & ~15;
-    const u32 barrier = shared_address(arrived + turn % STAGES);
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
-                 : "memory");
+    u64* barrier = arrived + turn % STAGES;
+    barrier_expect(barrier, bytes);
     if (bytes)
       asm volatile(
           "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
               "r"(shared_address(stages[turn % STAGES])),
-          "l"(range.keys + (i64)first * WORDS), "r"(bytes), "r"(barrier)
+          "l"(range.keys + (i64)first * WORDS), "r"(bytes), "r"(shared_address(barrier))
           : "memory");
   }
 
   DEVICE const u32* wait(int first, int lane) {
-    const u32 barrier = shared_address(arrived + turn % STAGES), parity = turn / STAGES & 1;
-    u32 done;
-    do {
-      asm volatile(
-          "{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.b32 %0, 1, 0, p;}"
-          : "=r"(done)
-          : "r"(barrier), "r"(parity)
-          : "memory");
-    } while (!done);
+    barrier_wait(arrived + turn % STAGES, turn / STAGES & 1);
     u32* stage = stages[turn % STAGES];
 #if WORDS == 2
     const int last = range.count - first - 1;
@@ -237,25 +274,23 @@ struct Ring {
 DEVICE int stream(Ring& ring, const Range& range, const Lane& l, u32* list, int (*histogram)[BINS]) {
   const u32 below = (1u << l.lane) - 1;
   int listed = 0;
-  int byte = range.mask_byte(l.lane);
+  int4 bytes = range.mask_bytes(0, l);
   for (int first = 0; first < range.count; first += STAGE_KEYS) {
     const u32* stage = ring.wait(first, l.lane);
-#pragma unroll 1
-    for (int part = 0; part < STAGE_KEYS; part += 32) {
-      u32 words[4];
-      load_words(words, stage + part * WORDS, l);
-      const Scores scores(words, l);
-      const u32 hit = scores.hits(l, range.allowed(first + part, byte));
-      byte = range.mask_byte(first + part + 32 + l.lane);
+    const int end = min(range.count, first + STAGE_KEYS);
+    for (int group = first; group < end; group += GROUP_KEYS) {
+      const Scores scores(l, StagedWords{stage + (group - first) * WORDS});
+      const u32 hit = scores.hits(l) & range.allowed(group, bytes, l);
+      bytes = range.mask_bytes(group + GROUP_KEYS, l);
       // One bit at a time for all lanes: the entries of a row stay in the order of its keys.
       for (u32 bits = __reduce_or_sync(ALL, hit); bits; bits &= bits - 1) {
         const int bit = __ffs(bits) - 1;
         const bool taken = hit >> bit & 1;
         const u32 takers = __ballot_sync(ALL, taken);
         if (taken) {
-          const int place = listed + __popc(takers & below), row = 2 * l.t + (bit & 1);
-          const u32 score = scores.at(bit), key = first + part + (bit & 24) + l.g;
-          if (place < LISTED) list[place] = score << 24 | row << 21 | key;
+          const int place = listed + __popc(takers & below), row = l.row_of(bit);
+          const u32 score = scores.at(bit);
+          if (place < LISTED) list[place] = score << 24 | row << 21 | group + l.key_of(bit);
           atomicAdd(&histogram[row][score], 1);
         }
         listed += __popc(takers);
@@ -275,40 +310,37 @@ DEVICE void walk(const Range& range, const Lane& l, const u32* list, int listed,
     for (int first = 0; first < listed; first += 32) {
       const bool real = first + l.lane < listed;
       const u32 entry = real ? list[first + l.lane] : 0;
-      visit(real, entry >> 21 & 7, entry >> 24, entry & 0x1fffff);
+      visit(real, (int)(entry >> 21 & 7), (int)(entry >> 24), (int)(entry & 0x1fffff));
     }
     return;
   }
-  for (int first = 0; first < range.count; first += 32) {
-    u32 words[4];
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-      const int key = min(first + 8 * j + l.g, range.count - 1);
-      words[j] = range.keys[(i64)key * WORDS + (l.t & (WORDS - 1))];
-    }
-    const Scores scores(words, l);
-    const u32 hit = scores.hits(l, range.allowed(first, range.mask_byte(first + l.lane)));
+  for (int first = 0; first < range.count; first += GROUP_KEYS) {
+    const i64 last = (i64)(range.count - first) * WORDS - 1;
+    const Scores scores(l, GlobalWords{range.keys + (i64)first * WORDS, last});
+    const u32 hit = scores.hits(l) & range.allowed(first, range.mask_bytes(first, l), l);
     for (u32 bits = __reduce_or_sync(ALL, hit); bits; bits &= bits - 1) {
       const int bit = __ffs(bits) - 1;
-      visit(hit >> bit & 1, 2 * l.t + (bit & 1), scores.at(bit), first + (bit & 24) + l.g);
+      visit(hit >> bit & 1, min(l.row_of(bit), ROWS - 1), scores.at(bit), first + l.key_of(bit));
     }
   }
 }
 
 // ---- steps 1 and 3: levels -----------------------------------------------------------------------
 
-DEVICE void take_sample(Shared& s, Ring& ring, const Range& range, const Lane& l) {
+DEVICE void take_sample(Shared& s, Ring& ring, const Range& range, const Lane& l, int groups) {
   if (range.count <= 0) return;
-  u32 words[4];
-  load_words(words, ring.wait(0, l.lane), l);
-  const Scores scores(words, l);
-  const u32 real = range.allowed(0, range.mask_byte(l.lane)) >> l.g;
+  const u32* stage = ring.wait(0, l.lane);
+  for (int group = 0; group < groups; group++) {
+    const Scores scores(l, StagedWords{stage + group * GROUP_KEYS * WORDS});
+    const int first = group * GROUP_KEYS;
+    const u32 allowed = range.allowed(first, range.mask_bytes(first, l), l);
 #pragma unroll
-  for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++)
 #pragma unroll
-    for (int b = 0; b < 4; b++)
-      if (2 * l.t + i < ROWS && real >> (8 * b) & 1)
-        atomicAdd(&s.sample[2 * l.t + i][scores.at(8 * b + i)], 1);
+      for (int b = 0; b < 4; b++)
+        if (l.row + i < ROWS && allowed >> (8 * b) & 1)
+          atomicAdd(&s.sample[l.row + i][scores.at(8 * b + i)], 1);
+  }
 }
 
 // As `keys_to_keep`: N, or the ceiling of the fraction of the allowed keys; never more than allowed.
@@ -317,44 +349,44 @@ DEVICE int keys_to_keep(const Arguments& a, int allowed) {
   return (int)ceil(__dmul_rn(__dmul_rn(a.fraction, (double)allowed), 1 - 1e-12));
 }
 
-// Final level, room, maximum and denominator of a row, from counts that hold at least `keep` keys.
+// Final level, room and maximum of a row, from counts that hold at least `keep` keys.
 DEVICE void settle(Row& row, const Counts<4>& counts, const Cut& cut, int keep, int lane) {
-  const int room = keep - cut.above;
+  const Before before = before_block(counts, cut.level, lane);
   int top = counts.last ? 128 : -1;
 #pragma unroll
   for (int i = 0; i < 4; i++) top = counts.bins[i] ? max(top, 4 * lane + i) : top;
   top = __reduce_max_sync(ALL, top);
-  float total = 0.f;
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    const int score = 4 * lane + i;
-    const int kept = score > cut.level ? counts.bins[i] : score == cut.level ? room : 0;
-    if (kept) total += kept * exp2f((score - top) * row.per_match);
-  }
-  total = warp_sum(total);
-  // Its weight is 1: no score is larger.
-  if (counts.last) total += cut.level == 128 ? room : counts.last;
-  const Before before = before_block(counts, cut.level, lane);
-  __syncwarp();
   if (lane == 0) {
-    row.level = cut.level, row.room = room, row.top = top, row.total = total;
+    row.level = cut.level, row.room = keep - cut.above, row.top = top;
     row.above = before.above, row.ties = before.ties;
   }
 }
 
+// The sum of a settled row's weights.
+DEVICE float weight_sum(const Row& row, const Counts<4>& counts, int lane) {
+  float total = 0.f;
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    const int score = 4 * lane + i;
+    const int kept = score > row.level ? counts.bins[i] : score == row.level ? row.room : 0;
+    if (kept) total += kept * exp2f((score - row.top) * row.per_match);
+  }
+  // The weight of score 128, if there is any, is 1: no score is larger.
+  return warp_sum(total) + (row.level == 128 ? row.room : counts.last);
+}
+
 // ---- steps 4 and 5 -------------------------------------------------------------------------------
 
-// Keys of each row above and at its level that precede this warp's range.
+// Turns the counts of each row's keys above and at its level, by warp, into those of all keys that
+// precede the warp's range.
 DEVICE void count_before(Shared& s, const Range& range, const Lane& l, int listed, int warp) {
-  for (int i = threadIdx.x; i < ROWS * WARPS; i += THREADS) s.above[0][i] = s.ties[0][i] = 0;
-  __syncthreads();
   walk(range, l, s.list[warp], listed, [&](bool real, int row, int score, int) {
-    const int level = s.row[min(row, ROWS - 1)].level;
+    const int level = s.row[row].level;
     if (real && score > level) atomicAdd(&s.above[row][warp], 1);
     if (real && score == level) atomicAdd(&s.ties[row][warp], 1);
   });
   __syncthreads();
-  if (warp < ROWS && WARPS <= 32) {
+  if (warp < ROWS) {
     const int above = l.lane < WARPS ? s.above[warp][l.lane] : 0;
     const int ties = l.lane < WARPS ? s.ties[warp][l.lane] : 0;
     const int above_before = s.row[warp].above + sum_before(above, l.lane);
@@ -364,31 +396,33 @@ DEVICE void count_before(Shared& s, const Range& range, const Lane& l, int liste
   __syncthreads();
 }
 
-// Hands the kept keys numbered `first` .. `first + blocks * share - 1` to the blocks that gather
-// their values, `share` each. Lists may be walked for several such windows.
+// Sends the kept keys numbered `first` .. `first + blocks * share - 1` to the blocks that gather
+// their values, `share` each.
 DEVICE void share_out(Shared& s, const Range& range, const Lane& l, int listed, int warp, int first,
                       int share, int blocks) {
-  const u32 below = (1u << l.lane) - 1;
-  int above[ROWS], ties[ROWS];
-#pragma unroll
-  for (int r = 0; r < ROWS; r++) above[r] = s.above[r][warp], ties[r] = s.ties[r][warp];
+  const u32 below = (1u << l.lane) - 1, reciprocal = ALL / share + 1;
+  int seen_above = l.lane < ROWS ? s.above[l.lane][warp] : 0;  // of row `lane`, so far
+  int seen_ties = l.lane < ROWS ? s.ties[l.lane][warp] : 0;
   walk(range, l, s.list[warp], listed, [&](bool real, int row, int score, int key) {
-    const Row& info = s.row[min(row, ROWS - 1)];
+    const Row& info = s.row[row];
     const bool over = real && score > info.level, tie = real && score == info.level;
     const u32 overs = __ballot_sync(ALL, over), tied = __ballot_sync(ALL, tie);
-    int place = -1;
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-      const u32 here = __ballot_sync(ALL, row == r);
-      const int over_before = above[r] + __popc(overs & here & below);
-      const int ties_before = ties[r] + __popc(tied & here & below);
-      if (row == r && (over || (tie && ties_before < info.room)))
-        place = over_before + min(ties_before, info.room) - first;
-      above[r] += __popc(overs & here), ties[r] += __popc(tied & here);
+    const u32 bit0 = __ballot_sync(ALL, row & 1), bit1 = __ballot_sync(ALL, row & 2);
+    const u32 bit2 = ROWS > 4 ? __ballot_sync(ALL, row & 4) : 0;
+    const auto of_row = [&](int r) {
+      return (r & 1 ? bit0 : ~bit0) & (r & 2 ? bit1 : ~bit1) & (r & 4 ? bit2 : ~bit2);
+    };
+    const u32 peers = of_row(row) & below;
+    const int over_before = __shfl_sync(ALL, seen_above, row) + __popc(overs & peers);
+    const int ties_before = __shfl_sync(ALL, seen_ties, row) + __popc(tied & peers);
+    const u32 place = over_before + min(ties_before, info.room) - first;
+    if ((over || (tie && ties_before < info.room)) && place < blocks * share) {
+      const int block = share > 1 ? __umulhi(place, reciprocal) : place;  // place / share
+      send(&s.picks[row][place - block * share], &s.picked, block,
+           (u32)score << 24 | (u32)(range.start + key));
     }
-    if (place >= 0 && place < blocks * share)
-      store_remote(&s.picks[row][place % share], place / share,
-                   (u32)score << 24 | (u32)(range.start + key));
+    const u32 mine = of_row(l.lane & 7);
+    seen_above += __popc(overs & mine), seen_ties += __popc(tied & mine);
   });
 }
 
@@ -424,7 +458,7 @@ DEVICE uint4 load_once(const char* pointer) {
 // Adds the weighted values of `count` picks of this warp's row; ROW_WARPS warps divide them.
 DEVICE void gather(Sum& sum, const Shared& s, const char* values, i64 stride, int count, int warp,
                    int lane) {
-  constexpr int LANES = VALUE / 8, AT_ONCE = 32 / LANES, DEPTH = 4;
+  constexpr int LANES = VALUE / 8, AT_ONCE = 32 / LANES, DEPTH = 8;
   const int r = warp / ROW_WARPS, step = ROW_WARPS * AT_ONCE;
   if (r >= ROWS) return;
   const Row& row = s.row[r];
@@ -454,25 +488,30 @@ DEVICE void write(char* output, i64 index, float x) {
   ((unsigned short*)output)[index] = bits;
 }
 
-// Adds the warps' sums in order, then the blocks': row r in block r mod `blocks`, which divides.
+// Adds the warps' sums in order, then the blocks': row r in block r % blocks.
 DEVICE void combine(Shared& s, Sum& sum, const Arguments& a, int warp, int lane, int rank,
                     int blocks, int head, int batch) {
   constexpr int LANES = VALUE / 8;
 #pragma unroll
-  for (int i = 0; i < 8; i++) {
+  for (int i = 0; i < 8; i++)
 #pragma unroll
     for (int step = 16; step >= LANES; step /= 2)
       sum.x[i] += __shfl_xor_sync(ALL, sum.x[i], step);
-    if (lane < LANES) s.sums[warp][8 * lane + i] = sum.x[i];
-  }
+  if (lane < LANES)
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+      ((float4*)s.sums[warp])[2 * lane + i] =
+          make_float4(sum.x[4 * i], sum.x[4 * i + 1], sum.x[4 * i + 2], sum.x[4 * i + 3]);
   __syncthreads();
   for (int i = threadIdx.x; i < ROWS * VALUE; i += THREADS) {
     const int r = i / VALUE, v = i % VALUE;
     float part = 0.f;
+#pragma unroll
     for (int k = 0; k < ROW_WARPS; k++) part += s.sums[r * ROW_WARPS + k][v];
-    store_remote(&s.parts[r / blocks * blocks + rank][v], r % blocks, __float_as_uint(part));
+    send(&s.parts[r / blocks * blocks + rank][v], &s.summed, r % blocks, __float_as_uint(part));
   }
-  cluster_barrier();
+  if (rank >= ROWS) return;
+  barrier_wait(&s.summed, 0);
   for (int r = rank; r < ROWS; r += blocks)
     for (int v = threadIdx.x; v < VALUE; v += THREADS) {
       float whole = 0.f;
@@ -485,14 +524,15 @@ DEVICE void combine(Shared& s, Sum& sum, const Arguments& a, int warp, int lane,
 
 // ---- the kernel ----------------------------------------------------------------------------------
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS) hamming_decode(const __grid_constant__ Arguments a) {
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+hamming_decode(const __grid_constant__ Arguments a) {
   extern __shared__ __align__(128) char memory[];
   Shared& s = *(Shared*)memory;
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int rank = cluster_rank(), blocks = gridDim.x, head = blockIdx.y, batch = blockIdx.z;
   STAMP(0)
 
-  const int length = (a.keys + blocks * WARPS * 32 - 1) / (blocks * WARPS * 32) * 32;
+  const int unit = blocks * WARPS * GROUP_KEYS, length = (a.keys + unit - 1) / unit * GROUP_KEYS;
   Range range;
   range.start = (rank * WARPS + warp) * length;
   range.count = max(0, min(length, a.keys - range.start));
@@ -500,26 +540,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS) hamming_de
   range.mask = MASKED ? a.mask + batch * a.mask_batch + range.start : nullptr;
 
   Ring ring = {s.ring[warp], s.arrived[warp], range, 0};
-  if (lane == 0) {
-    for (int i = 0; i < STAGES; i++)
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(ring.arrived + i)));
-    asm volatile("fence.mbarrier_init.release.cluster;\n\tfence.proxy.async.shared::cta;" ::: "memory");
-  }
+  if (lane == 0)
+    for (int i = 0; i < STAGES; i++) barrier_init(ring.arrived + i);
+  if (threadIdx.x == 0) barrier_init(&s.picked), barrier_init(&s.summed), s.allowed = 0;
+  if (lane == 0) barrier_init_fence();
   __syncwarp();
   ring.start(lane);
 
   Lane l(a, head, batch);
   for (int i = threadIdx.x; i < ROWS * BINS; i += THREADS) s.sample[0][i] = s.histogram[0][i] = 0;
+  for (int i = threadIdx.x; i < ROWS * WARPS; i += THREADS) s.above[0][i] = s.ties[0][i] = 0;
   if (threadIdx.x < ROWS) {
     const int r = threadIdx.x;
     const float gain = a.gain ? a.gain[batch * a.gain_batch + (head * GROUP + r % GROUP) * a.gain_head]
                               : a.gain_number;
     s.row[r].per_match = 2.f * gain * 1.4426950408889634f;
   }
-  if (threadIdx.x == 0) s.allowed = 0;
   __syncthreads();
 
-  take_sample(s, ring, range, l);
+  const bool complete = length <= GROUP_KEYS;  // the sample is everything
+  take_sample(s, ring, range, l, min(max(8 / blocks, 1), min(length, STAGE_KEYS) / GROUP_KEYS));
   if (MASKED) {
     int allowed = 0;
     for (int key = lane; key < range.count; key += 32) allowed += range.mask[key] != 0;
@@ -531,13 +571,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS) hamming_de
   int allowed = a.keys;
   if (MASKED) allowed = warp_sum(lane < blocks ? load_remote(&s.allowed, lane) : 0);
   const int keep = keys_to_keep(a, allowed);
-  const bool complete = length <= 32;  // the sample was everything
+  Counts<4> counts;  // of row `warp`
   if (warp < ROWS) {
-    const Counts<4> counts = cluster_counts<4>(s.sample[warp], rank, blocks, lane);
-    const int sampled = warp_sum(counts.bins[0] + counts.bins[1] + counts.bins[2] + counts.bins[3]) +
-                        counts.last;
-    const int goal = complete ? keep : sample_goal(keep, sampled, allowed);
-    const Cut cut = find_cut(counts, goal, lane);
+    counts = cluster_counts<4>(s.sample[warp], rank, blocks, lane);
+    const int sampled = find_cut(counts, 1, lane).total;
+    const Cut cut = find_cut(counts, complete ? keep : sample_goal(keep, sampled, allowed), lane);
     if (complete)
       settle(s.row[warp], counts, cut, keep, lane);
     else if (lane == 0)
@@ -556,11 +594,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS) hamming_de
     cluster_barrier();
     STAMP(4)
     if (warp < ROWS) {
-      const Counts<4> counts = cluster_counts<4>(s.histogram[warp], rank, blocks, lane);
+      counts = cluster_counts<4>(s.histogram[warp], rank, blocks, lane);
       const Cut cut = find_cut(counts, keep, lane);
-      if (cut.total >= keep)
+      if (cut.total >= keep) {
         settle(s.row[warp], counts, cut, keep, lane);
-      else if (lane == 0) {  // the sample misled: fewer than N keys reach the level
+      } else if (lane == 0) {  // the sample misled: fewer than N keys reach the level
         s.row[warp].level = attempt ? 0 : max(0, s.row[warp].level - 6);
         s.lacking = 1;
       }
@@ -572,20 +610,38 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS) hamming_de
     ring.start(lane);
     __syncthreads();
   }
+  cluster_arrive();  // has read the other blocks' counts: `cluster_wait` below lets them go
 
+  const int share = max(1, min(PICKS, (keep + blocks - 1) / blocks));
+  const auto picks_from = [&](int first) { return max(0, min(share, keep - first - rank * share)); };
+  if (threadIdx.x == 0) {
+    barrier_expect(&s.picked, picks_from(0) * ROWS * 4);
+    const int rows = rank < ROWS ? (ROWS - 1 - rank) / blocks + 1 : 0;
+    barrier_expect(&s.summed, rows * blocks * VALUE * 4);
+  }
   l.set_levels(s.row);
   count_before(s, range, l, listed, warp);
   STAMP(5)
   const char* values = a.value + (batch * a.value_batch + head * a.value_head) * 2;
-  const int share = max(1, min(PICKS, (keep + blocks - 1) / blocks));
   Sum sum = {};
-  for (int first = 0; first < keep; first += blocks * share) {
-    if (first) cluster_barrier();  // the picks of the previous window have been used
+  for (int first = 0, parity = 0; first < keep; first += blocks * share, parity ^= 1) {
+    if (first) {  // the picks of the previous window have been used
+      cluster_wait();
+      if (threadIdx.x == 0) barrier_expect(&s.picked, picks_from(first) * ROWS * 4);
+      cluster_barrier();
+      cluster_arrive();
+    }
     share_out(s, range, l, listed, warp, first, share, blocks);
-    cluster_barrier();
+    if (first == 0 && warp < ROWS) {
+      const float total = weight_sum(s.row[warp], counts, lane);
+      if (lane == 0) s.row[warp].total = total;
+    }
+    barrier_wait(&s.picked, parity);
     STAMP(6)
-    gather(sum, s, values, a.value_key, max(0, min(share, keep - first - rank * share)), warp, lane);
+    gather(sum, s, values, a.value_key, picks_from(first), warp, lane);
   }
   STAMP(7)
+  if (keep == 0 && warp < ROWS && lane == 0) s.row[warp].total = 0.f;
   combine(s, sum, a, warp, lane, rank, blocks, head, batch);
+  cluster_wait();
 }

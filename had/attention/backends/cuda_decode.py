@@ -18,12 +18,12 @@ from had.attention.backends.base import AttentionCall, Backend, PackedCall
 from had.attention.bits import words_for
 from had.attention.divergence import AttentionTarget
 
-THREADS = 1024
-SHARED_BYTES = 212_000
+THREADS = 512
+SHARED_BYTES = 226_000
 _MOST_KEYS = 2**24  # an entry of a list holds a key's index in 24 bits
 _MOST_ROWS = 8
 _WIDTHS = (64, 128)
-_KEYS_PER_BLOCK = 1024  # fewer are not worth another block
+_KEYS_PER_BLOCK = 512  # fewer are not worth another block
 
 
 class CudaDecodeBackend(Backend):

@@ -42,48 +42,63 @@ DEVICE void load(uint4 (&v)[DEPTH], const Range& range, int first, int lane) {
   }
 }
 
-// Bit 8b + 7: byte b of x reaches the level.
+// Bit b: byte b of x reaches the level.
 DEVICE u32 reaching(u32 x, u32 level) {
   const u32 low = (x & 0x7f7f7f7fu) + (0x80 - (level & 0x7f)) * 0x01010101u;
-  return (level & 0x80 ? x & low : x | low) & 0x80808080u;
+  const u32 reached = (level & 0x80 ? x & low : x | low) & 0x80808080u;
+  return (reached >> 7) * 0x10204080u >> 28;
 }
 
-// Appends the scores of a block that reach the level to the list, in order of their index.
-DEVICE void append(Shared& s, u32* list, int& listed, const uint4& v, int first, int count, u32 level,
-                   int lane) {
-  const u32 words[4] = {v.x, v.y, v.z, v.w};
-  u32 hits = 0;  // bit 8b + w: byte b of word w
+DEVICE u64 sum_before(u64 x, int lane) {
+  u64 sum = x;
 #pragma unroll
-  for (int w = 0; w < 4; w++) hits |= reaching(words[w], level) >> (7 - w);
-  const int at = first + lane * 16;
-  if (at >= count) hits = 0;
-  if (!__any_sync(ALL, hits)) return;
-  const int own = __popc(hits), before = sum_before(own, lane);
-  int place = listed + before;
+  for (int step = 1; step < 32; step *= 2) {
+    const u64 other = __shfl_up_sync(ALL, sum, step);
+    if (lane >= step) sum += other;
+  }
+  return sum - x;
+}
+
+// Appends those of DEPTH loaded blocks' scores that reach the level, in order of their index.
+DEVICE void append(Shared& s, u32* list, int& listed, const Range& range, const uint4 (&v)[DEPTH],
+                   int first, u32 level, int lane) {
+  u64 hits = 0, counts = 0;  // a bit for each score, 16 bits of count for each block
 #pragma unroll
-  for (int w = 0; w < 4; w++)
-    for (u32 left = hits & 0x01010101u << w; left; left &= left - 1) {
-      const int bit = __ffs(left) - 1 - w;
-      const u32 score = words[w] >> bit & 255;
-      if (place < LISTED) list[place] = score << 24 | (at + 4 * w + bit / 8);
-      place++;
-      atomicAdd(&s.histogram[score], 1);
+  for (int i = 0; i < DEPTH; i++) {
+    const u32 own = reaching(v[i].x, level) | reaching(v[i].y, level) << 4 |
+                    reaching(v[i].z, level) << 8 | reaching(v[i].w, level) << 12;
+    if (first + i * BLOCK + lane * 16 < range.count) {
+      hits |= (u64)own << 16 * i;
+      counts |= (u64)__popc(own) << 16 * i;
     }
-  listed += __shfl_sync(ALL, before + own, 31);
+  }
+  if (!__any_sync(ALL, hits != 0)) return;
+  const u64 before = sum_before(counts, lane);
+  const u64 total = __shfl_sync(ALL, before + counts, 31);
+  u64 place = before;  // of a block's next entry
+#pragma unroll
+  for (int i = 0; i < DEPTH; i++) {
+    place += (u64)min(listed, LISTED) << 16 * i;
+    listed += total >> 16 * i & 0xffff;
+  }
+  for (; hits; hits &= hits - 1) {
+    const int bit = __ffsll(hits) - 1, block = bit / 16;
+    const int at = first + block * BLOCK + lane * 16 + bit % 16;
+    const u32 score = range.scores[at], slot = place >> 16 * block & 0xffff;
+    if (slot < LISTED) list[slot] = score << 24 | at;
+    place += 1ull << 16 * block;
+    atomicAdd(&s.histogram[score], 1);
+  }
 }
 
 DEVICE int collect(Shared& s, u32* list, const Range& range, const uint4 (&loaded)[DEPTH], u32 level,
                    int lane) {
   int listed = 0;
-#pragma unroll
-  for (int i = 0; i < DEPTH; i++)
-    append(s, list, listed, loaded[i], i * BLOCK, range.count, level, lane);
+  append(s, list, listed, range, loaded, 0, level, lane);
   for (int first = DEPTH * BLOCK; first < range.count; first += DEPTH * BLOCK) {
     uint4 v[DEPTH];
     load(v, range, first, lane);
-#pragma unroll
-    for (int i = 0; i < DEPTH; i++)
-      append(s, list, listed, v[i], first + i * BLOCK, range.count, level, lane);
+    append(s, list, listed, range, v, first, level, lane);
   }
   __syncwarp();
   return listed;
@@ -162,6 +177,8 @@ topn_indices(const __grid_constant__ Arguments a) {
     __syncthreads();
   }
 
+  cluster_arrive();  // has read the other blocks' counts: `cluster_wait` below lets them go
+
   const int level = s.level, room = s.room;
   int above = 0, ties = 0;
   walk(range, s.list[warp], listed, lane, [&](bool real, int score, int) {
@@ -181,5 +198,5 @@ topn_indices(const __grid_constant__ Arguments a) {
       indices[above + __popc(overs & below) + min(ties_here, room)] = range.start + index;
     above += __popc(overs), ties += __popc(tied);
   });
-  cluster_barrier();  // no block leaves while another reads its histogram
+  cluster_wait();
 }
