@@ -24,7 +24,7 @@ FINAL_RELAXATIONS = ("sign", "identity")
 WEIGHTINGS = ("softmax", "binary")
 SCALES = ("frozen_sigma", "head_scale", "mean_abs")
 DECAYS = ("linear", "cosine", "constant")
-BACKENDS = ("auto", "triton", "cpu", "eager", "reference")
+BACKENDS = ("auto", "cuda_decode", "triton_decode", "triton", "cpu", "eager", "reference")
 
 
 @dataclass

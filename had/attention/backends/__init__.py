@@ -10,6 +10,7 @@ from had.attention.backends.base import AttentionCall, Backend, PackedCall
 from had.attention.backends.cpu import CpuBackend
 from had.attention.backends.cuda_decode import CudaDecodeBackend
 from had.attention.backends.eager import EagerBackend, ReferenceBackend
+from had.attention.backends.triton_decode import TritonDecodeBackend
 from had.attention.backends.triton_rows import TritonRowsBackend
 
 __all__ = [
@@ -27,6 +28,7 @@ BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
         CudaDecodeBackend(),
+        TritonDecodeBackend(),
         TritonRowsBackend(),
         CpuBackend(),
         EagerBackend(),

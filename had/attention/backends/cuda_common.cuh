@@ -21,12 +21,14 @@ DEVICE int cluster_rank() {
 // `cluster_arrive` may be read by other blocks after `cluster_wait`. The restricted fences leave out
 // the wait for global memory, about a microsecond, that the default ones bring.
 DEVICE void cluster_arrive() {
+  __syncwarp();  // the barrier wants whole warps
   asm volatile(
       "fence.release.sync_restrict::shared::cta.cluster;\n\t"
       "barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
 
 DEVICE void cluster_wait() {
+  __syncwarp();
   asm volatile(
       "barrier.cluster.wait.aligned;\n\t"
       "fence.acquire.sync_restrict::shared::cluster.cluster;" ::: "memory");
@@ -65,6 +67,7 @@ DEVICE void barrier_wait(u64* barrier, u32 parity) {
         : "r"(shared_address(barrier)), "r"(parity)
         : "memory");
   } while (!done);
+  __syncwarp();
 }
 
 // The address that block `rank` of the cluster knows as the local `pointer`.
@@ -159,6 +162,14 @@ DEVICE Counts<N> cluster_counts(const int* histogram, int rank, int blocks, int 
     counts.last_before += block < rank ? last : 0;
   }
   return counts;
+}
+
+template <int N>
+DEVICE int count_all(const Counts<N>& counts) {
+  int own = 0;
+#pragma unroll
+  for (int i = 0; i < N; i++) own += counts.bins[i];
+  return warp_sum(own) + counts.last;
 }
 
 // Where a histogram is cut so that `wanted` scores are kept.

@@ -49,13 +49,11 @@ class Kernel:
         function: the driver's handle.
         threads: of a block.
         shared_bytes: dynamic shared memory of a block.
-        processors: multiprocessors of the device.
     """
 
     function: Any
     threads: int
     shared_bytes: int
-    processors: int
     _clusters: dict[int, int] = field(default_factory=dict)
 
     def resident_clusters(self, blocks: int) -> int:
@@ -75,7 +73,7 @@ class Kernel:
             clusters: how many there are.
             most: blocks that a cluster has work for.
         """
-        for blocks in range(min(_MOST_BLOCKS, most, self.processors // clusters), 1, -1):
+        for blocks in range(min(_MOST_BLOCKS, most, self.resident_clusters(1) // clusters), 1, -1):
             if self.resident_clusters(blocks) >= clusters:
                 return blocks
         return 1
@@ -138,8 +136,7 @@ def load(
         (attributes.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1),
     ):
         _checked(driver.cuFuncSetAttribute(function, attribute, value))
-    processors = torch.cuda.get_device_properties(device).multi_processor_count
-    return Kernel(function, threads, shared_bytes, processors)
+    return Kernel(function, threads, shared_bytes)
 
 
 def machine_code(source: str, constants: Constants, architecture: str) -> bytes:

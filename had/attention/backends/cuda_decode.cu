@@ -10,8 +10,8 @@
 //   3 settle   The histogram gives the level of the N-th key, how many of the keys at that level
 //              are still kept, and the softmax's maximum and denominator. Had the sample misled
 //              (fewer than N keys on the lists), step 2 is repeated with a lower level.
-//   4 share    The kept keys of a row are numbered in key order and dealt out evenly to the blocks
-//              of the cluster, wherever they were found.
+//   4 share    The kept keys of a row are numbered and dealt out evenly to the blocks of the cluster,
+//              wherever they were found.
 //   5 gather   Every block adds up its share of weighted values; the sums are added in fixed order.
 //
 // Nothing but the output is written to global memory. The result does not depend on the sample.
@@ -22,16 +22,17 @@
 // MASKED, SHARED_BYTES.
 
 constexpr int WARPS = THREADS / 32;
-constexpr int SETS = ROWS <= 4 ? 2 : 1;  // keys that a row of a product's first operand holds
-constexpr int GROUP_KEYS = 32 * SETS;    // keys that a warp scores at a time
-constexpr int STAGE_BYTES = 4096;
-constexpr int STAGE_KEYS = STAGE_BYTES / (4 * WORDS);
-constexpr int STAGES = 2;
-constexpr int LISTED = 512;          // entries of a warp's list
-constexpr int BINS = 132;            // scores 0 .. 128, padded to 16 bytes
-constexpr int PICKS = 8192 / ROWS / 4 * 4;  // of a row in a block at a time
-constexpr int ROW_WARPS = WARPS / ROWS;  // warps that gather for one row
-constexpr int PARTS = 16;            // blocks of a cluster at most, and more than rows
+constexpr int SETS = ROWS <= 4 ? 2 : 1;        // keys that a row of a product's first operand holds
+constexpr int GROUP_KEYS = 32 * SETS;          // keys of two products
+constexpr int GROUPS = 4;                      // that a warp scores at a time
+constexpr int STAGE_KEYS = GROUPS * GROUP_KEYS;
+constexpr int STAGE_WORDS = STAGE_KEYS * WORDS;
+constexpr int STAGES = 2048 / STAGE_WORDS;     // 8 KB a warp
+constexpr int LISTED = 1024;                   // entries of a warp's list
+constexpr int BINS = 132;                      // scores 0 .. 128, padded to 16 bytes
+constexpr int PICKS = 8192 / ROWS / 4 * 4;     // of a row in a block at a time
+constexpr int ROW_WARPS = WARPS / ROWS;        // warps that gather for one row
+constexpr int PARTS = 16;                      // blocks of a cluster at most, and more than rows
 
 struct Arguments {
   const u32* query;    // (B, H, T, WORDS), strides in words
@@ -60,18 +61,28 @@ struct Row {
   float total;      // sum of the weights
 };
 
-struct Shared {
-  u32 ring[WARPS][STAGES][STAGE_BYTES / 4];
-  u32 list[WARPS][LISTED];
+// Written when all blocks have read their keys, or have no more than the ring's first stage to read.
+struct Late {
   u32 picks[ROWS][PICKS];
   float sums[WARPS][VALUE];
   float parts[PARTS][VALUE];
+};
+
+struct Shared {
+  u32 first_stage[WARPS][STAGE_WORDS];
+  union {
+    u32 more_stages[STAGES - 1][WARPS][STAGE_WORDS];
+    Late late;
+  };
+  u32 list[WARPS][LISTED];
   int sample[ROWS][BINS], histogram[ROWS][BINS];
-  int above[ROWS][WARPS], ties[ROWS][WARPS];
+  int above[ROWS][WARPS], ties[ROWS][WARPS];  // of a warp's range
+  int number[ROWS][WARPS], room[ROWS][WARPS];  // of its first kept key; for its keys at the level
   Row row[ROWS];
   u64 arrived[WARPS][STAGES], picked, summed;
   int allowed, lacking;
 };
+static_assert(sizeof(Late) <= sizeof(Shared::more_stages), "");
 static_assert(sizeof(Shared) <= SHARED_BYTES, "the host reserves less than the kernel needs");
 static_assert(WARPS >= ROWS && WARPS <= 32, "warp r settles row r, its lane w stands for warp w");
 
@@ -225,41 +236,48 @@ struct Range {
 // ---- the stream of keys: bulk copies into a ring of stages, which no other warp touches ----------
 
 struct Ring {
-  u32 (&stages)[STAGES][STAGE_BYTES / 4];
-  u64* arrived;
+  Shared& shared;
+  int warp;
   const Range& range;
   int turn;  // stages consumed so far, over all passes
 
-  DEVICE void start(int lane) {
+  DEVICE u32* stage(int turn) const {
+    static_assert(sizeof(Shared::first_stage) % 16 == 0, "");
+    return (u32*)&shared + (turn % STAGES * WARPS + warp) * STAGE_WORDS;
+  }
+  DEVICE u64* arrived(int turn) const { return &shared.arrived[warp][turn % STAGES]; }
+
+  // Fills the stages `from` .. `to - 1` before a pass over the range.
+  DEVICE void fill(int from, int to, int lane) {
     if (lane == 0)
-      for (int i = 0; i < STAGES; i++) load(i * STAGE_KEYS, turn + i);
+      for (int i = from; i < to; i++) load(i * STAGE_KEYS, turn + i);
   }
 
   // The copy engine moves multiples of 16 bytes: of an odd number of 8-byte keys, `wait` adds one.
   DEVICE void load(int first, int turn) {
     if (first >= range.count) return;
     const u32 bytes = min(STAGE_KEYS, range.count - first) * WORDS * 4 & ~15;
-    u64* barrier = arrived + turn % STAGES;
+    u64* barrier = arrived(turn);
     barrier_expect(barrier, bytes);
     if (bytes)
       asm volatile(
           "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-              "r"(shared_address(stages[turn % STAGES])),
+              "r"(shared_address(stage(turn))),
           "l"(range.keys + (i64)first * WORDS), "r"(bytes), "r"(shared_address(barrier))
           : "memory");
   }
 
   DEVICE const u32* wait(int first, int lane) {
-    barrier_wait(arrived + turn % STAGES, turn / STAGES & 1);
-    u32* stage = stages[turn % STAGES];
+    barrier_wait(arrived(turn), turn / STAGES & 1);
+    u32* words = stage(turn);
 #if WORDS == 2
     const int last = range.count - first - 1;
     if (last >= 0 && last < STAGE_KEYS && last % 2 == 0) {
-      if (lane < 2) stage[2 * last + lane] = range.keys[(i64)(first + last) * 2 + lane];
+      if (lane < 2) words[2 * last + lane] = range.keys[(i64)(first + last) * 2 + lane];
       __syncwarp();
     }
 #endif
-    return stage;
+    return words;
   }
 
   // Called when the products have consumed the stage: only then may the copy engine overwrite it.
@@ -270,40 +288,54 @@ struct Ring {
   }
 };
 
+// x[index] of registers.
+DEVICE u32 select(const u32 (&x)[8], int index) {
+  const u32 a = index & 1 ? x[1] : x[0], b = index & 1 ? x[3] : x[2];
+  const u32 c = index & 1 ? x[5] : x[4], d = index & 1 ? x[7] : x[6];
+  const u32 low = index & 2 ? b : a, high = index & 2 ? d : c;
+  return index & 4 ? high : low;
+}
+
 // Step 2. Returns how many keys the list should hold; beyond LISTED they are only counted.
 DEVICE int stream(Ring& ring, const Range& range, const Lane& l, u32* list, int (*histogram)[BINS]) {
   const u32 below = (1u << l.lane) - 1;
   int listed = 0;
-  int4 bytes = range.mask_bytes(0, l);
   for (int first = 0; first < range.count; first += STAGE_KEYS) {
+    int4 bytes[GROUPS];
+    if (MASKED)
+#pragma unroll
+      for (int u = 0; u < GROUPS; u++) bytes[u] = range.mask_bytes(first + u * GROUP_KEYS, l);
     const u32* stage = ring.wait(first, l.lane);
-    const int end = min(range.count, first + STAGE_KEYS);
-    for (int group = first; group < end; group += GROUP_KEYS) {
-      const Scores scores(l, StagedWords{stage + (group - first) * WORDS});
-      const u32 hit = scores.hits(l) & range.allowed(group, bytes, l);
-      bytes = range.mask_bytes(group + GROUP_KEYS, l);
-      // One bit at a time for all lanes: the entries of a row stay in the order of its keys.
-      for (u32 bits = __reduce_or_sync(ALL, hit); bits; bits &= bits - 1) {
-        const int bit = __ffs(bits) - 1;
-        const bool taken = hit >> bit & 1;
-        const u32 takers = __ballot_sync(ALL, taken);
-        if (taken) {
-          const int place = listed + __popc(takers & below), row = l.row_of(bit);
-          const u32 score = scores.at(bit);
-          if (place < LISTED) list[place] = score << 24 | row << 21 | group + l.key_of(bit);
-          atomicAdd(&histogram[row][score], 1);
-        }
-        listed += __popc(takers);
-      }
+    u32 x[2 * GROUPS], hits = 0;  // bit 8b + 2u + i: byte b of x[2u + i] reaches the level
+#pragma unroll
+    for (int u = 0; u < GROUPS; u++) {
+      const Scores scores(l, StagedWords{stage + u * GROUP_KEYS * WORDS});
+      x[2 * u] = scores.x[0], x[2 * u + 1] = scores.x[1];
+      const u32 allowed = range.allowed(first + u * GROUP_KEYS, bytes[u], l);
+      hits |= (scores.hits(l) & allowed) << 2 * u;
     }
-    ring.release(first, l.lane);
+    // A lane's entries follow those of the lanes below it.
+    const int own = __popc(hits);
+    int place = listed;
+    for (u32 bit = 0, most = __reduce_or_sync(ALL, own); most >> bit; bit++) {
+      const u32 lanes = __ballot_sync(ALL, own >> bit & 1);
+      place += __popc(lanes & below) << bit, listed += __popc(lanes) << bit;
+    }
+    ring.release(first, l.lane);  // the ballots depend on all products of the stage
+    for (; hits; hits &= hits - 1, place++) {
+      const int bit = __ffs(hits) - 1, u = bit >> 1 & 3, row = l.row_of(bit);
+      const u32 score = select(x, bit & 7) >> (bit & 24) & 255;
+      const u32 key = first + u * GROUP_KEYS + l.key_of(bit);
+      if (place < LISTED) list[place] = score << 24 | row << 21 | key;
+      atomicAdd(&histogram[row][score], 1);
+    }
+    __syncwarp();
   }
-  __syncwarp();
   return listed;
 }
 
-// Calls visit(real, row, score, key), 32 lanes at a time, for the keys found by `stream`, the keys
-// of a row in order: from the list, or by scoring them again if the list was too short.
+// Calls visit(real, row, score, key), 32 lanes at a time, for the keys found by `stream`: from the
+// list, or by scoring them again if the list was too short.
 template <class Visit>
 DEVICE void walk(const Range& range, const Lane& l, const u32* list, int listed, Visit visit) {
   if (listed <= LISTED) {
@@ -377,9 +409,9 @@ DEVICE float weight_sum(const Row& row, const Counts<4>& counts, int lane) {
 
 // ---- steps 4 and 5 -------------------------------------------------------------------------------
 
-// Turns the counts of each row's keys above and at its level, by warp, into those of all keys that
-// precede the warp's range.
-DEVICE void count_before(Shared& s, const Range& range, const Lane& l, int listed, int warp) {
+// Counts each row's keys above and at its level, by warp, and from that numbers the kept ones: those
+// of the ranges before come first.
+DEVICE void number_kept(Shared& s, const Range& range, const Lane& l, int listed, int warp) {
   walk(range, l, s.list[warp], listed, [&](bool real, int row, int score, int) {
     const int level = s.row[row].level;
     if (real && score > level) atomicAdd(&s.above[row][warp], 1);
@@ -387,42 +419,64 @@ DEVICE void count_before(Shared& s, const Range& range, const Lane& l, int liste
   });
   __syncthreads();
   if (warp < ROWS) {
-    const int above = l.lane < WARPS ? s.above[warp][l.lane] : 0;
-    const int ties = l.lane < WARPS ? s.ties[warp][l.lane] : 0;
-    const int above_before = s.row[warp].above + sum_before(above, l.lane);
-    const int ties_before = s.row[warp].ties + sum_before(ties, l.lane);
-    if (l.lane < WARPS) s.above[warp][l.lane] = above_before, s.ties[warp][l.lane] = ties_before;
+    const Row& row = s.row[warp];
+    const bool real = l.lane < WARPS;
+    const int above = row.above + sum_before(real ? s.above[warp][l.lane] : 0, l.lane);
+    const int ties = row.ties + sum_before(real ? s.ties[warp][l.lane] : 0, l.lane);
+    if (real) s.number[warp][l.lane] = above + min(ties, row.room);
+    if (real) s.room[warp][l.lane] = row.room - ties;
   }
   __syncthreads();
 }
 
+// For lane r: of the warp's keys at the level of row r those before this one are kept. At most one
+// warp of a cluster has to search for it.
+DEVICE int tie_cut(const Shared& s, const Range& range, const Lane& l, int listed, int warp) {
+  const bool real = l.lane < ROWS;
+  const int room = real ? s.room[l.lane][warp] : 0, ties = real ? s.ties[l.lane][warp] : 0;
+  int cut = room >= ties ? range.count : 0;
+  for (u32 rows = __ballot_sync(ALL, room > 0 && room < ties); rows; rows &= rows - 1) {
+    const int r = __ffs(rows) - 1, wanted = __shfl_sync(ALL, room, r), level = s.row[r].level;
+    int low = 0, high = range.count;  // the least key with `wanted` ties before it is in between
+    while (low < high) {
+      const int middle = (low + high) / 2;
+      int before = 0;
+      walk(range, l, s.list[warp], listed, [&](bool real, int row, int score, int key) {
+        const bool tie = real && row == r && score == level && key < middle;
+        before += __popc(__ballot_sync(ALL, tie));
+      });
+      if (before < wanted)
+        low = middle + 1;
+      else
+        high = middle;
+    }
+    if (l.lane == r) cut = low;
+  }
+  return cut;
+}
+
 // Sends the kept keys numbered `first` .. `first + blocks * share - 1` to the blocks that gather
 // their values, `share` each.
-DEVICE void share_out(Shared& s, const Range& range, const Lane& l, int listed, int warp, int first,
-                      int share, int blocks) {
+DEVICE void share_out(Shared& s, const Range& range, const Lane& l, int listed, int warp, int cut,
+                      int first, int share, int blocks) {
   const u32 below = (1u << l.lane) - 1, reciprocal = ALL / share + 1;
-  int seen_above = l.lane < ROWS ? s.above[l.lane][warp] : 0;  // of row `lane`, so far
-  int seen_ties = l.lane < ROWS ? s.ties[l.lane][warp] : 0;
+  int next = l.lane < ROWS ? s.number[l.lane][warp] - first : 0;  // of row `lane`
   walk(range, l, s.list[warp], listed, [&](bool real, int row, int score, int key) {
-    const Row& info = s.row[row];
-    const bool over = real && score > info.level, tie = real && score == info.level;
-    const u32 overs = __ballot_sync(ALL, over), tied = __ballot_sync(ALL, tie);
+    const int level = s.row[row].level, row_cut = __shfl_sync(ALL, cut, row);
+    const bool kept = real && (score > level || (score == level && key < row_cut));
+    const u32 all = __ballot_sync(ALL, kept);
     const u32 bit0 = __ballot_sync(ALL, row & 1), bit1 = __ballot_sync(ALL, row & 2);
     const u32 bit2 = ROWS > 4 ? __ballot_sync(ALL, row & 4) : 0;
     const auto of_row = [&](int r) {
-      return (r & 1 ? bit0 : ~bit0) & (r & 2 ? bit1 : ~bit1) & (r & 4 ? bit2 : ~bit2);
+      return all & (r & 1 ? bit0 : ~bit0) & (r & 2 ? bit1 : ~bit1) & (r & 4 ? bit2 : ~bit2);
     };
-    const u32 peers = of_row(row) & below;
-    const int over_before = __shfl_sync(ALL, seen_above, row) + __popc(overs & peers);
-    const int ties_before = __shfl_sync(ALL, seen_ties, row) + __popc(tied & peers);
-    const u32 place = over_before + min(ties_before, info.room) - first;
-    if ((over || (tie && ties_before < info.room)) && place < blocks * share) {
+    const u32 place = __shfl_sync(ALL, next, row) + __popc(of_row(row) & below);
+    if (kept && place < blocks * share) {
       const int block = share > 1 ? __umulhi(place, reciprocal) : place;  // place / share
-      send(&s.picks[row][place - block * share], &s.picked, block,
+      send(&s.late.picks[row][place - block * share], &s.picked, block,
            (u32)score << 24 | (u32)(range.start + key));
     }
-    const u32 mine = of_row(l.lane & 7);
-    seen_above += __popc(overs & mine), seen_ties += __popc(tied & mine);
+    next += __popc(of_row(l.lane & 7));
   });
 }
 
@@ -469,7 +523,7 @@ DEVICE void gather(Sum& sum, const Shared& s, const char* values, i64 stride, in
 #pragma unroll
     for (int k = 0; k < DEPTH; k++) {
       const bool real = i + k * step < count;
-      const u32 pick = real ? s.picks[r][i + k * step] : 0;
+      const u32 pick = real ? s.late.picks[r][i + k * step] : 0;
       packed[k] = real ? load_once(column + (i64)(pick & 0xffffff) * stride * 2) : uint4{};
       weight[k] = real ? exp2f(((int)(pick >> 24) - row.top) * row.per_match) : 0.f;
     }
@@ -500,22 +554,22 @@ DEVICE void combine(Shared& s, Sum& sum, const Arguments& a, int warp, int lane,
   if (lane < LANES)
 #pragma unroll
     for (int i = 0; i < 2; i++)
-      ((float4*)s.sums[warp])[2 * lane + i] =
+      ((float4*)s.late.sums[warp])[2 * lane + i] =
           make_float4(sum.x[4 * i], sum.x[4 * i + 1], sum.x[4 * i + 2], sum.x[4 * i + 3]);
   __syncthreads();
   for (int i = threadIdx.x; i < ROWS * VALUE; i += THREADS) {
     const int r = i / VALUE, v = i % VALUE;
     float part = 0.f;
 #pragma unroll
-    for (int k = 0; k < ROW_WARPS; k++) part += s.sums[r * ROW_WARPS + k][v];
-    send(&s.parts[r / blocks * blocks + rank][v], &s.summed, r % blocks, __float_as_uint(part));
+    for (int k = 0; k < ROW_WARPS; k++) part += s.late.sums[r * ROW_WARPS + k][v];
+    send(&s.late.parts[r / blocks * blocks + rank][v], &s.summed, r % blocks, __float_as_uint(part));
   }
   if (rank >= ROWS) return;
   barrier_wait(&s.summed, 0);
   for (int r = rank; r < ROWS; r += blocks)
     for (int v = threadIdx.x; v < VALUE; v += THREADS) {
       float whole = 0.f;
-      for (int k = 0; k < blocks; k++) whole += s.parts[r / blocks * blocks + k][v];
+      for (int k = 0; k < blocks; k++) whole += s.late.parts[r / blocks * blocks + k][v];
       const i64 row = ((i64)batch * a.heads + head * GROUP + r % GROUP) * a.tokens + r / GROUP;
       const float total = s.row[r].total;
       write(a.output, row * VALUE + v, total > 0.f ? whole / total : 0.f);
@@ -539,13 +593,13 @@ hamming_decode(const __grid_constant__ Arguments a) {
   range.keys = a.key + batch * a.key_batch + head * a.key_head + (i64)range.start * WORDS;
   range.mask = MASKED ? a.mask + batch * a.mask_batch + range.start : nullptr;
 
-  Ring ring = {s.ring[warp], s.arrived[warp], range, 0};
+  Ring ring = {s, warp, range, 0};
   if (lane == 0)
-    for (int i = 0; i < STAGES; i++) barrier_init(ring.arrived + i);
+    for (int i = 0; i < STAGES; i++) barrier_init(ring.arrived(i));
   if (threadIdx.x == 0) barrier_init(&s.picked), barrier_init(&s.summed), s.allowed = 0;
   if (lane == 0) barrier_init_fence();
   __syncwarp();
-  ring.start(lane);
+  ring.fill(0, 1, lane);  // the sample is in the first stage, which the others must not delay
 
   Lane l(a, head, batch);
   for (int i = threadIdx.x; i < ROWS * BINS; i += THREADS) s.sample[0][i] = s.histogram[0][i] = 0;
@@ -557,9 +611,10 @@ hamming_decode(const __grid_constant__ Arguments a) {
     s.row[r].per_match = 2.f * gain * 1.4426950408889634f;
   }
   __syncthreads();
+  ring.fill(1, STAGES, lane);
 
   const bool complete = length <= GROUP_KEYS;  // the sample is everything
-  take_sample(s, ring, range, l, min(max(8 / blocks, 1), min(length, STAGE_KEYS) / GROUP_KEYS));
+  take_sample(s, ring, range, l, min(blocks < 8 ? GROUPS : 1, length / GROUP_KEYS));
   if (MASKED) {
     int allowed = 0;
     for (int key = lane; key < range.count; key += 32) allowed += range.mask[key] != 0;
@@ -574,7 +629,7 @@ hamming_decode(const __grid_constant__ Arguments a) {
   Counts<4> counts;  // of row `warp`
   if (warp < ROWS) {
     counts = cluster_counts<4>(s.sample[warp], rank, blocks, lane);
-    const int sampled = find_cut(counts, 1, lane).total;
+    const int sampled = complete ? 0 : count_all(counts);
     const Cut cut = find_cut(counts, complete ? keep : sample_goal(keep, sampled, allowed), lane);
     if (complete)
       settle(s.row[warp], counts, cut, keep, lane);
@@ -607,7 +662,7 @@ hamming_decode(const __grid_constant__ Arguments a) {
     if (!s.lacking) break;
     cluster_barrier();  // before the histograms that other blocks read are cleared
     for (int i = threadIdx.x; i < ROWS * BINS; i += THREADS) s.histogram[0][i] = 0;
-    ring.start(lane);
+    ring.fill(0, STAGES, lane);
     __syncthreads();
   }
   cluster_arrive();  // has read the other blocks' counts: `cluster_wait` below lets them go
@@ -620,18 +675,19 @@ hamming_decode(const __grid_constant__ Arguments a) {
     barrier_expect(&s.summed, rows * blocks * VALUE * 4);
   }
   l.set_levels(s.row);
-  count_before(s, range, l, listed, warp);
+  number_kept(s, range, l, listed, warp);
+  const int cut = tie_cut(s, range, l, listed, warp);
   STAMP(5)
   const char* values = a.value + (batch * a.value_batch + head * a.value_head) * 2;
   Sum sum = {};
   for (int first = 0, parity = 0; first < keep; first += blocks * share, parity ^= 1) {
-    if (first) {  // the picks of the previous window have been used
+    if (first) {
       cluster_wait();
+      cluster_barrier();  // the picks of the previous window have been used, by all warps
       if (threadIdx.x == 0) barrier_expect(&s.picked, picks_from(first) * ROWS * 4);
-      cluster_barrier();
       cluster_arrive();
     }
-    share_out(s, range, l, listed, warp, first, share, blocks);
+    share_out(s, range, l, listed, warp, cut, first, share, blocks);
     if (first == 0 && warp < ROWS) {
       const float total = weight_sum(s.row[warp], counts, lane);
       if (lane == 0) s.row[warp].total = total;

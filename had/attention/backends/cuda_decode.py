@@ -19,7 +19,7 @@ from had.attention.bits import words_for
 from had.attention.divergence import AttentionTarget
 
 THREADS = 512
-SHARED_BYTES = 226_000
+SHARED_BYTES = 220_000
 _MOST_KEYS = 2**24  # an entry of a list holds a key's index in 24 bits
 _MOST_ROWS = 8
 _WIDTHS = (64, 128)

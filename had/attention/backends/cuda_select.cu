@@ -18,13 +18,15 @@ struct Arguments {
   i64* indices;                 // (rows, keep)
   i64 row;                      // stride of the scores
   int count, keep;              // count: a multiple of 16
+  u64* stamps;
 };
+#define STAMP(phase) if (a.stamps && threadIdx.x == 0) a.stamps[(blockIdx.x + gridDim.x * blockIdx.y) * 8 + phase] = clock_ns();
 
 struct Shared {
   u32 list[WARPS][LISTED];
   int sample[BINS], histogram[BINS];
   int above[WARPS], ties[WARPS];
-  int level, room, sampled, above_before, ties_before;
+  int level, room, above_before, ties_before;
   bool lacking;
 };
 static_assert(sizeof(Shared) <= SHARED_BYTES, "the host reserves less than the kernel needs");
@@ -118,17 +120,23 @@ DEVICE void walk(const Range& range, const u32* list, int listed, int lane, Visi
   }
 }
 
-// Every warp counts a word of each lane's first 16 scores.
-DEVICE void take_sample(Shared& s, const Range& range, u32 word, int lane) {
-  if (lane * 16 >= range.count) return;
+// The level that a little more than n scores should reach, from four scores a thread, spread evenly
+// over the row: the same in all blocks of the cluster, which need not meet for it.
+DEVICE u32 sampled_word(const Arguments& a) {
+  const int words = a.count / 4, at = (int)((i64)threadIdx.x * words / THREADS);
+  return __ldg((const u32*)(a.scores + blockIdx.y * a.row) + at);
+}
+
+DEVICE void take_sample(Shared& s, u32 word) {
 #pragma unroll
   for (int b = 0; b < 4; b++) atomicAdd(&s.sample[word >> 8 * b & 255], 1);
 }
 
-DEVICE void find_level(Shared& s, const Arguments& a, int rank, int blocks, int lane) {
-  const Counts<8> counts = cluster_counts<8>(s.sample, rank, blocks, lane);
-  const int sampled = find_cut(counts, 1, lane).total;
-  const Cut cut = find_cut(counts, sample_goal(a.keep, sampled, a.count), lane);
+DEVICE void find_level(Shared& s, const Arguments& a, int lane) {
+  Counts<8> counts = {};
+#pragma unroll
+  for (int i = 0; i < 8; i++) counts.bins[i] = s.sample[8 * lane + i];
+  const Cut cut = find_cut(counts, sample_goal(a.keep, 4 * THREADS, a.count), lane);
   if (lane == 0) s.level = max(cut.level, 0);
 }
 
@@ -150,25 +158,31 @@ topn_indices(const __grid_constant__ Arguments a) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int rank = cluster_rank(), blocks = gridDim.x;
   const u32 below = (1u << lane) - 1;
+  STAMP(0)
 
   const int length = (a.count + blocks * WARPS * BLOCK - 1) / (blocks * WARPS * BLOCK) * BLOCK;
   Range range;
   range.start = (rank * WARPS + warp) * length;
   range.count = max(0, min(length, a.count - range.start));
   range.scores = a.scores + blockIdx.y * a.row + range.start;
+  const u32 word = sampled_word(a);
   uint4 loaded[DEPTH];
   load(loaded, range, 0, lane);
   for (int i = threadIdx.x; i < BINS; i += THREADS) s.sample[i] = s.histogram[i] = 0;
   __syncthreads();
-  take_sample(s, range, loaded[0].x, lane);
-  cluster_barrier();
-  if (warp == 0) find_level(s, a, rank, blocks, lane);
+  STAMP(1)
+  take_sample(s, word);
+  __syncthreads();
+  if (warp == 0) find_level(s, a, lane);
   __syncthreads();
 
+  STAMP(2)
   int listed;
   for (int attempt = 0;; attempt++) {
     listed = collect(s, s.list[warp], range, loaded, s.level, lane);
+    STAMP(3)
     cluster_barrier();
+    STAMP(4)
     if (warp == 0) settle(s, a, attempt, rank, blocks, lane);
     __syncthreads();
     if (!s.lacking) break;
@@ -177,6 +191,7 @@ topn_indices(const __grid_constant__ Arguments a) {
     __syncthreads();
   }
 
+  STAMP(5)
   cluster_arrive();  // has read the other blocks' counts: `cluster_wait` below lets them go
 
   const int level = s.level, room = s.room;
@@ -189,6 +204,7 @@ topn_indices(const __grid_constant__ Arguments a) {
   __syncthreads();
   above = s.above_before + __reduce_add_sync(ALL, lane < warp ? s.above[lane] : 0);
   ties = s.ties_before + __reduce_add_sync(ALL, lane < warp ? s.ties[lane] : 0);
+  STAMP(6)
   i64* indices = a.indices + (i64)blockIdx.y * a.keep;
   walk(range, s.list[warp], listed, lane, [&](bool real, int score, int index) {
     const bool over = real && score > level, tie = real && score == level;
@@ -198,5 +214,6 @@ topn_indices(const __grid_constant__ Arguments a) {
       indices[above + __popc(overs & below) + min(ties_here, room)] = range.start + index;
     above += __popc(overs), ties += __popc(tied);
   });
+  STAMP(7)
   cluster_wait();
 }

@@ -25,6 +25,7 @@ class _Arguments(ctypes.Structure):
         ("row", ctypes.c_int64),
         ("count", ctypes.c_int),
         ("keep", ctypes.c_int),
+        ("stamps", ctypes.c_void_p),
     ]
 
 
@@ -47,9 +48,7 @@ def topn_indices(scores: Tensor, n: int) -> Tensor:
             *(THREADS, SHARED_BYTES, torch.cuda.current_device()),
         )
         blocks = kernel.cluster_size(rows, most=-(-count // _SCORES_PER_BLOCK))
-        arguments = _Arguments(
-            scores.data_ptr(), indices.data_ptr(), scores.stride(0), count, n
-        )
+        arguments = _Arguments(scores.data_ptr(), indices.data_ptr(), scores.stride(0), count, n)
         kernel.launch((blocks, rows, 1), arguments)
     return indices
 

@@ -35,9 +35,7 @@ class TritonRowsBackend(Backend):
 
     def supports(self, call: AttentionCall) -> bool:
         device = call.query.device
-        here = (
-            _runs_on(device) if device.type == "cuda" else device.type == "cpu" and _interpreted()
-        )
+        here = runs_on(device) if device.type == "cuda" else runs_interpreted(device)
         return here and _fits(call)
 
     def attend(self, call: AttentionCall) -> Tensor:
@@ -102,15 +100,17 @@ def _gain_per_head(gain: Tensor | float, query: Tensor) -> Tensor:
 
 
 @cache
-def _runs_on(device: torch.device) -> bool:
+def runs_on(device: torch.device) -> bool:
     """A CUDA device of compute capability 8.0 or more: the first with bfloat16 and TF32."""
     if torch.version.cuda is None or find_spec("triton") is None:
         return False
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def _interpreted() -> bool:
-    return os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton") is not None
+def runs_interpreted(device: torch.device) -> bool:
+    """Whether Triton's interpreter runs the kernels on the CPU, as tests do."""
+    wanted = device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+    return wanted and find_spec("triton") is not None
 
 
 def _fits(call: AttentionCall) -> bool:

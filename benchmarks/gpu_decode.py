@@ -1,0 +1,277 @@
+r"""Decoding over a long cache on a GPU: Hamming attention from bits against dense attention.
+
+    python benchmarks/gpu_decode.py --out results/performance/gpu_decode.json
+    python benchmarks/gpu_decode.py --from results/performance/gpu_decode.json \
+        --fill docs/performance.md
+
+One query token, bfloat16 values, random data. Contenders take turns in one process, over sets of
+inputs that together exceed the L2 cache; the median of the rounds is reported, as replayed CUDA
+graphs and as plain calls. Nothing is timed before the output has been compared with a float64
+reference. Shares are of the copy bandwidth measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from gpu_timing import Timing, copy_bandwidth, measure
+from report import fill, markdown, write_json
+from rich.console import Console
+from torch import Tensor
+from torch.nn.attention import SDPBackend
+
+from had.attention.backends import BACKENDS, PackedCall, choose_packed_backend
+from had.attention.bits import pack_signs, unpack_signs
+
+DENSE = ("sdpa flash", "sdpa cudnn", "split-kv triton")
+OURS, PIPELINE, ORACLE = "hamming", "hata-style", "eager"
+_ROTATED_BYTES = 200e6  # touched by all sets together, several times the L2 cache
+_EAGER_SCORES = 2**20  # more would only show that plain PyTorch is slow
+
+
+@dataclass(frozen=True)
+class Case:
+    """One decoding step.
+
+    Attributes:
+        batch: sequences.
+        keys: cached tokens of each; with `mixed`, of the longest.
+        n: keys a query keeps.
+        heads: query heads.
+        groups: key/value heads.
+        width: of a head.
+        mixed: sequences are 1/batch, 2/batch, ... of the longest, padded on the left.
+        clustered: codes of keys drift and return, and queries are near some of them, instead of
+            independent random bits.
+    """
+
+    batch: int
+    keys: int
+    n: int
+    heads: int = 32
+    groups: int = 8
+    width: int = 128
+    mixed: bool = False
+    clustered: bool = False
+
+    def floor_bytes(self) -> float:
+        """What must be read: every real key's bits, and a value for every selected key."""
+        bits = self.groups * self.keys * self.width / 8
+        real = (self.batch + 1) / (2 * self.batch) if self.mixed else 1.0
+        return self.batch * (real * bits + self.heads * self.n * self.width * 2)
+
+    def dense_bytes(self) -> float:
+        return self.batch * self.groups * self.keys * self.width * 4.0
+
+    def name(self) -> str:
+        marks = [f"B={self.batch}", f"{self.keys // 1024}k", f"N={self.n}"]
+        marks += [f"{self.heads}/{self.groups} heads", f"d={self.width}"]
+        return ", ".join(marks + ["mixed lengths"] * self.mixed + ["clustered"] * self.clustered)
+
+
+CASES = (
+    Case(1, 2**12, 128),
+    Case(1, 2**15, 512),
+    Case(8, 2**15, 512),
+    Case(1, 2**17, 512),
+    Case(8, 2**17, 512),
+    Case(1, 2**20, 10485),
+    Case(8, 2**17, 512, clustered=True),
+    Case(8, 2**17, 512, mixed=True),
+    Case(8, 2**15, 512, width=64),
+    Case(1, 2**15, 512, groups=32),
+    Case(8, 2**15, 512, groups=4),
+)
+
+
+@dataclass
+class Inputs:
+    """Tensors of one set."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    packed: PackedCall
+
+
+def make_inputs(case: Case, seed: int) -> Inputs:
+    """Random tensors; the bits are the signs of the dense queries and keys."""
+    generator = torch.Generator("cuda").manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device="cuda", dtype=torch.bfloat16)
+
+    shape = (case.batch, case.groups, case.keys, case.width)
+    query = normal(case.batch, case.heads, 1, case.width)
+    key, value = normal(*shape), normal(*shape)
+    if case.clustered:
+        topics = normal(case.batch, case.groups, 64, case.width)
+        drift = torch.arange(case.keys, device="cuda") // 512 * 37 % 64
+        key += 0.7 * topics[:, :, drift]
+        query += 0.7 * topics[:, :, :1].repeat_interleave(case.heads // case.groups, 1)
+    mask = _left_padding(case) if case.mixed else None
+    bits = torch.cat([pack_signs(part) for part in key.split(1)])
+    gain = case.width**-0.5
+    packed = PackedCall(pack_signs(query), bits, value, case.width, case.n, gain, mask)
+    return Inputs(query, key, value, packed)
+
+
+def _left_padding(case: Case) -> Tensor:
+    """Sequence b of B has (b + 1) / B of the keys, the last ones."""
+    lengths = torch.arange(1, case.batch + 1, device="cuda") * case.keys // case.batch
+    first = (case.keys - lengths)[:, None]
+    return (torch.arange(case.keys, device="cuda") >= first)[:, None, None, :]
+
+
+def reference(call: PackedCall) -> Tensor:
+    """The definition in float64, sequence by sequence: a stable sort, no kernel of ours."""
+    rows = []
+    shared = call.query.shape[1] // call.key.shape[1]
+    assert isinstance(call.n, int)
+    for b in range(len(call.query)):
+        query = unpack_signs(call.query[b], call.head_dim, torch.float16)
+        key = unpack_signs(call.key[b], call.head_dim, torch.float16)
+        scores = (query @ key.repeat_interleave(shared, 0).mT)[:, 0].float()
+        if call.mask is not None:
+            scores = scores.masked_fill(~call.mask[b, 0], -torch.inf)
+        best = scores.sort(dim=-1, descending=True, stable=True)
+        weights = torch.softmax(best.values[:, : call.n].double() * call.gain, dim=-1)
+        value = call.value[b].repeat_interleave(shared, 0)
+        index = best.indices[:, : call.n, None].expand(-1, -1, value.shape[-1])
+        rows.append(torch.einsum("hn,hnv->hv", weights, value.gather(1, index).double()))
+    return torch.stack(rows)[:, :, None]
+
+
+def check(case: Case, inputs: Inputs, attend: Callable[[PackedCall], Tensor]) -> float:
+    """Largest error of the output, in units of the rounding of bfloat16.
+
+    Raises:
+        SystemExit: it is not explained by that rounding, or a repetition differs.
+    """
+    output, expected = attend(inputs.packed), reference(inputs.packed)
+    allowed = 2**-8 * expected.abs() + 1e-4
+    error = float(((output.double() - expected).abs() / allowed).max())
+    if not error <= 1 or not torch.equal(output, attend(inputs.packed)):
+        raise SystemExit(f"{case.name()}: wrong output, {error:.2f} of what rounding allows")
+    return error
+
+
+def contenders(case: Case, sets: list[Inputs]) -> dict[str, list[Callable[[], Tensor]]]:
+    """By name, a step for every set."""
+    from gpu_baselines import hata_style, sdpa, split_kv
+
+    ours = choose_packed_backend("auto", sets[0].packed)
+    steps: dict[str, list[Callable[[], Tensor]]] = {OURS: []}
+    for x in sets:
+        dense = (x.query, x.key, x.value)
+        packed = x.packed
+        steps[OURS].append(partial(ours.attend_packed, packed))
+        if case.mixed:
+            continue
+        bits = (packed.query, packed.key, *dense)
+        own = {PIPELINE: partial(hata_style, *bits, n=case.n)}
+        own[DENSE[0]] = partial(sdpa, SDPBackend.FLASH_ATTENTION, *dense)
+        own[DENSE[1]] = partial(sdpa, SDPBackend.CUDNN_ATTENTION, *dense)
+        own[DENSE[2]] = partial(split_kv, *dense)
+        if case.batch * case.heads * case.keys <= _EAGER_SCORES:
+            own[ORACLE] = partial(BACKENDS[ORACLE].attend_packed, packed)
+        for name, step in own.items():
+            steps.setdefault(name, []).append(step)
+    return steps
+
+
+def run(case: Case, rounds: int, bandwidth: float) -> dict[str, Any]:
+    """Check and measure one case."""
+    count = max(2, min(48, int(_ROTATED_BYTES / case.floor_bytes()) + 1))
+    sets = [make_inputs(case, seed) for seed in range(count)]
+    ours = choose_packed_backend("auto", sets[0].packed)
+    error = check(case, sets[0], ours.attend_packed)
+    times = measure(contenders(case, sets), rounds)
+    record: dict[str, Any] = {"case": asdict(case), "name": case.name(), "backend": ours.name}
+    record |= {"error": error, "sets": count, "floor_us": 1e6 * case.floor_bytes() / bandwidth}
+    record["times"] = {name: _with_share(case, name, t, bandwidth) for name, t in times.items()}
+    return record
+
+
+def _with_share(case: Case, name: str, timing: Timing, bandwidth: float) -> dict[str, Any]:
+    """A timing and, where bytes are known, its share of the copy bandwidth in a graph."""
+    needed = {OURS: case.floor_bytes()} | dict.fromkeys(DENSE, case.dense_bytes())
+    record = asdict(timing)
+    if name in needed:
+        record["share"] = needed[name] / bandwidth / (timing.graph * 1e-6)
+    return record
+
+
+def tables(record: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    header = ["step", "floor us", "hamming us", "share", "best dense us", "share", "ratio"]
+    header += ["HATA-style us", "ratio", "plain: hamming us", "plain: best dense us"]
+    rows = [_row(result) for result in record["results"]]
+    note = (
+        f"{record['device']}, torch {record['torch']}, triton {record['triton']}; copy bandwidth "
+        f"{record['copy_bandwidth'] / 1e12:.2f} TB/s; medians of {record['rounds']} CUDA-graph "
+        "replays, microseconds a call; shares of the copy bandwidth."
+    )
+    return f"{note}\n\n{markdown(header, rows)}"
+
+
+def _row(result: dict[str, Any]) -> list[str]:
+    times = result["times"]
+    ours = times[OURS]
+    row = [result["name"], f"{result['floor_us']:.1f}", f"{ours['graph']:.1f}"]
+    row.append(f"{ours['share']:.0%}")
+    dense = [times[name] for name in DENSE if name in times]
+    if not dense:
+        return [*row, *["-"] * 5, f"{ours['plain']:.0f}", "-"]
+    best = min(dense, key=lambda t: t["graph"])
+    pipeline = times[PIPELINE]["graph"]
+    row += [f"{best['graph']:.1f}", f"{best['share']:.0%}", f"{best['graph'] / ours['graph']:.1f}x"]
+    row += [f"{pipeline:.1f}", f"{pipeline / ours['graph']:.1f}x", f"{ours['plain']:.0f}"]
+    return [*row, f"{min(t['plain'] for t in dense):.0f}"]
+
+
+def measure_all(options: argparse.Namespace) -> dict[str, Any]:
+    """Run the cases; what is done is written even if a later one fails."""
+    import triton
+
+    bandwidth = copy_bandwidth()
+    record: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
+    record |= {"triton": triton.__version__, "rounds": options.rounds}
+    record |= {"copy_bandwidth": bandwidth, "results": []}
+    for case in CASES:
+        torch.cuda.empty_cache()
+        try:
+            record["results"].append(run(case, options.rounds, bandwidth))
+        except (Exception, SystemExit) as error:
+            Console(stderr=True).print(f"{case.name()}: {error}")
+        if options.out:
+            write_json(options.out, record)
+    return record
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--out", type=Path, help="write the results as JSON")
+    parser.add_argument("--from", dest="source", type=Path, help="results, instead of measuring")
+    parser.add_argument("--fill", type=Path, help="document whose table is replaced")
+    options = parser.parse_args()
+    if options.source is None and not torch.cuda.is_available():
+        sys.exit("no CUDA device: nothing to measure")
+    record = json.loads(options.source.read_text()) if options.source else measure_all(options)
+    text = tables(record)
+    Console(width=200).print(text, markup=False)
+    if options.fill:
+        fill(options.fill, "gpu decode", text)
+
+
+if __name__ == "__main__":
+    main()

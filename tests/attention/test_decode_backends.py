@@ -1,0 +1,229 @@
+"""Decoding from bits against the definition in float64: selection, outputs, repeatability.
+
+Values are -1 or +1 and the gain is small, so that one wrong key moves the output by more than its
+type's rounding. Without a CUDA device the Triton kernels run in the interpreter, on small cases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from had.attention.backends import BACKENDS, PackedCall, choose_packed_backend
+from had.attention.bits import pack_signs, unpack_signs
+from had.attention.functional import topn_mask
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+TRITON, CUDA = BACKENDS["triton_decode"], BACKENDS["cuda_decode"]
+HOPPER = DEVICE == "cuda" and torch.cuda.get_device_capability() == (9, 0)
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
+]
+needs_hopper = pytest.mark.skipif(not HOPPER, reason="needs a CUDA device of capability 9.0")
+
+
+@pytest.fixture
+def _interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run Triton's kernels in its interpreter where there is no CUDA device."""
+    triton = pytest.importorskip("triton")
+    if DEVICE == "cuda":
+        return
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpretedFunction
+    from triton.runtime.jit import JITFunction
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert triton.knobs.runtime.interpret
+    compiled = {k: v for k, v in vars(tl.standard).items() if isinstance(v, JITFunction)}
+    interpreted = {id(v): InterpretedFunction(v.fn) for v in compiled.values()}
+    for place in (tl, tl.standard, tl.core, tl.tensor):
+        for name, function in list(vars(place).items()):
+            if id(function) in interpreted:
+                monkeypatch.setattr(place, name, interpreted[id(function)])
+
+
+@dataclass(frozen=True)
+class Case:
+    """A random step: shapes, and what is special about it."""
+
+    batch: int = 2
+    heads: int = 4
+    groups: int = 2
+    tokens: int = 1
+    keys: int = 200
+    width: int = 128
+    value_width: int = 128
+    n: int | float = 20
+    dtype: torch.dtype = torch.bfloat16
+    codes: str = "random"
+    mask: str | None = None
+    gains: bool = False
+
+    def call(self) -> PackedCall:
+        torch.manual_seed(self.keys)
+        query = torch.randn(self.batch, self.heads, self.tokens, self.width, device=DEVICE)
+        shape = (self.batch, self.groups, self.keys)
+        # A view into a larger buffer, as a cache hands it over.
+        buffer = torch.randn(*shape[:2], self.keys + 64, self.width, device=DEVICE)
+        shared = self.heads // self.groups
+        key = CODES[self.codes](buffer, query[:, ::shared, :1], self.keys)
+        bits = pack_signs(key)[:, :, : self.keys]
+        value = torch.randint(0, 2, (*shape, self.value_width), device=DEVICE).to(self.dtype)
+        gain = 0.004 * (1 + torch.rand(1, self.heads, 1, 1, device=DEVICE)) if self.gains else 0.004
+        mask = None if self.mask is None else MASKS[self.mask](self.batch, self.keys)
+        bits_query = pack_signs(query)
+        return PackedCall(bits_query, bits, 2 * value - 1, self.width, self.n, gain, mask)
+
+
+def _hot(key: Tensor, query: Tensor, keys: int) -> Tensor:
+    """A quarter of the keys, side by side, are close to the query."""
+    key[:, :, keys // 3 : keys // 3 + keys // 4] = (
+        query + 0.5 * key[:, :, keys // 3 : keys // 3 + keys // 4]
+    )
+    return key
+
+
+def _misleading(key: Tensor, query: Tensor, keys: int) -> Tensor:
+    """Every 2048 keys begin with 128 that equal the query: a sample from there sees only those."""
+    hot = torch.arange(key.shape[2], device=key.device) % 2048 < 128
+    return torch.where(hot[:, None], query, key)
+
+
+CODES = {
+    "random": lambda key, query, keys: key,
+    "equal": lambda key, query, keys: key[:, :, :1].expand_as(key),
+    "few": lambda key, query, keys: key[:, :, torch.arange(key.shape[2], device=DEVICE) * 7 % 16],
+    "hot": _hot,
+    "misleading": _misleading,
+}
+MASKS = {
+    "left": lambda batch, keys: (
+        torch.arange(keys, device=DEVICE)
+        >= torch.linspace(0, 0.9 * keys, batch, device=DEVICE)[:, None]
+    )[:, None, None, :],
+    "scattered": lambda batch, keys: torch.rand(batch, 1, 1, keys, device=DEVICE) > 0.4,
+    "none allowed": lambda batch, keys: torch.zeros(
+        batch, 1, 1, keys, dtype=torch.bool, device=DEVICE
+    ),
+}
+
+
+def expected(call: PackedCall) -> Tensor:
+    """The oracle's selection, and the softmax in float64."""
+    shared = call.query.shape[1] // call.key.shape[1]
+    rows = []
+    for b in range(len(call.query)):
+        query, key = (unpack_signs(x[b : b + 1], call.head_dim) for x in (call.query, call.key))
+        scores = query @ key.repeat_interleave(shared, 1).mT
+        mask = None if call.mask is None else call.mask.expand(len(call.query), -1, -1, -1)[b]
+        kept = topn_mask(scores, call.n, mask)
+        logits = (scores.double() * call.gain).masked_fill(~kept, -torch.inf)
+        weights = logits.softmax(-1).nan_to_num(0.0)
+        rows.append(weights @ call.value[b].double().repeat_interleave(shared, 0))
+    return torch.cat(rows)
+
+
+def check(backend: str, call: PackedCall) -> None:
+    chosen = choose_packed_backend(backend, call)
+    output, wanted = chosen.attend_packed(call), expected(call)
+    rounding = torch.finfo(call.value.dtype).eps
+    allowed = rounding * wanted.abs() + 2e-5
+    assert output.dtype == call.value.dtype
+    assert ((output.double() - wanted).abs() <= allowed).all()
+    assert torch.equal(output, chosen.attend_packed(call))
+
+
+SMALL = {
+    "grouped heads": Case(),
+    "one query head a key head": Case(heads=2),
+    "64 wide, odd number of keys": Case(width=64, value_width=64, keys=131),
+    "two tokens": Case(tokens=2),
+    "float16": Case(dtype=torch.float16),
+    "more wanted than there are": Case(keys=30, n=40),
+    "one key": Case(keys=1, n=1),
+    "a fraction": Case(n=0.05),
+    "ties everywhere": Case(codes="equal"),
+    "sixteen codes": Case(codes="few"),
+    "left padding, a gain for each head": Case(mask="left", gains=True),
+    "scattered mask": Case(mask="scattered", n=100),
+    "no key allowed": Case(mask="none allowed"),
+}
+
+
+@pytest.mark.usefixtures("_interpreted")
+@pytest.mark.parametrize("case", SMALL.values(), ids=SMALL)
+def test_triton_equals_the_definition(case: Case) -> None:
+    check("triton_decode", replace(case, dtype=torch.float16).call())
+
+
+LARGE = SMALL | {
+    "eight rows": Case(heads=16),
+    "six rows of three tokens": Case(tokens=3),
+    "narrow values": Case(value_width=64),
+    "fraction of the allowed keys": Case(n=0.1, mask="left", keys=3001),
+    "all of the allowed keys": Case(n=1.0, mask="scattered", keys=3001),
+    "one stage": Case(batch=1, keys=4133, n=128),
+    "many stages": Case(batch=1, keys=131072, n=512),
+    "many batches": Case(batch=40, heads=32, groups=8, keys=4096, n=128),
+    "a sample that misleads": Case(batch=1, keys=131072, n=512, codes="misleading"),
+    "long lists": Case(batch=1, keys=40000, n=0.3),
+    "many ties": Case(batch=1, keys=131072, n=512, codes="equal"),
+    "one hot region": Case(batch=1, keys=131072, n=512, codes="hot"),
+    "a million keys": Case(batch=1, keys=2**20, n=10485),
+}
+
+
+@pytest.mark.gpu
+@needs_hopper
+@pytest.mark.parametrize("case", LARGE.values(), ids=LARGE)
+def test_cuda_equals_the_definition(case: Case) -> None:
+    check("cuda_decode", case.call())
+
+
+@pytest.mark.gpu
+@needs_hopper
+def test_cuda_replays_in_a_graph() -> None:
+    call = Case(keys=5000).call()
+    first = CUDA.attend_packed(call).clone()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = CUDA.attend_packed(call)
+    graph.replay()
+    assert torch.equal(output, first)
+    call.value.neg_()
+    graph.replay()
+    assert torch.equal(output, -first)
+
+
+@pytest.mark.gpu
+@needs_hopper
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"heads": 18},
+        {"width": 96},
+        {"value_width": 96},
+        {"dtype": torch.float32},
+    ],
+    ids=str,
+)
+def test_cuda_refuses_what_it_cannot_do(change: dict[str, int]) -> None:
+    assert CUDA.supports_packed(Case().call())
+    assert not CUDA.supports_packed(replace(Case(), **change).call())
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="for machines without a CUDA device")
+def test_cuda_refuses_the_cpu() -> None:
+    assert not CUDA.supports_packed(Case().call())
+
+
+@pytest.mark.usefixtures("_interpreted")
+def test_triton_refuses_what_it_cannot_do() -> None:
+    assert TRITON.supports_packed(Case().call())
+    assert not TRITON.supports_packed(Case(n=0.5, mask="left").call())
+    assert not TRITON.supports_packed(replace(Case().call(), bias=torch.zeros(1, device=DEVICE)))
