@@ -6,5 +6,9 @@ setup(
     packages=find_packages(include=["had", "had.*"])
     + [f"had.{name}" for name in find_packages(include=["conf", "conf.*"])],
     package_dir={"had.conf": "conf"},
-    package_data={"": ["*.yaml"], "had.hardware": ["specs/*.yaml", "tables/*.yaml"]},
+    package_data={
+        "": ["*.yaml"],
+        "had.hardware": ["specs/*.yaml", "tables/*.yaml"],
+        "had.attention.backends": ["*.cu", "*.cuh"],
+    },
 )

@@ -7,12 +7,19 @@ type's rounding. Without a CUDA device the Triton kernels run in the interpreter
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from had.attention.backends import BACKENDS, PackedCall, choose_packed_backend
+from had.attention.backends import (
+    BACKENDS,
+    PackedCall,
+    choose_packed_backend,
+    cuda_compile,
+    cuda_decode,
+)
 from had.attention.bits import pack_signs, unpack_signs
 from had.attention.functional import topn_mask
 
@@ -227,3 +234,17 @@ def test_triton_refuses_what_it_cannot_do() -> None:
     assert TRITON.supports_packed(Case().call())
     assert not TRITON.supports_packed(Case(n=0.5, mask="left").call())
     assert not TRITON.supports_packed(replace(Case().call(), bias=torch.zeros(1, device=DEVICE)))
+
+
+@pytest.mark.skipif(not cuda_compile.bindings_installed(), reason="needs cuda-bindings for NVRTC")
+def test_kernels_compile_without_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAD_CACHE", str(tmp_path))
+    constants = {"WORDS": 2, "VALUE": 64, "BFLOAT16": 1, "ROWS": 4, "GROUP": 4, "MASKED": 1}
+    constants |= {"THREADS": cuda_decode.THREADS, "SHARED_BYTES": cuda_decode.SHARED_BYTES}
+    code = cuda_compile.machine_code("cuda_decode.cu", tuple(constants.items()), "sm_90a")
+    (kept,) = (tmp_path / "kernels").iterdir()
+    assert code.startswith(b"\x7fELF")
+    assert kept.read_bytes() == code
+    kept.write_bytes(b"from the cache")
+    again = cuda_compile.machine_code("cuda_decode.cu", tuple(constants.items()), "sm_90a")
+    assert again == b"from the cache"

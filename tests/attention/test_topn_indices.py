@@ -53,7 +53,7 @@ def test_rows_of_one_value(value: int) -> None:
 
 @pytest.mark.parametrize("n", [0, 5, -1])
 def test_refuses_impossible_counts(n: int) -> None:
-    with pytest.raises(ValueError, match="must be in 1 .. 4"):
+    with pytest.raises(ValueError, match=r"must be in 1 \.\. 4"):
         topn_indices(torch.zeros(1, 4, dtype=torch.uint8), n)
 
 

@@ -32,12 +32,13 @@ _ARCHITECTURE = {(9, 0): "sm_90a"}
 @cache
 def runs_on(device: torch.device) -> bool:
     """Whether the kernels can be compiled for and run on a device: compute capability 9.0."""
-    if device.type != "cuda" or torch.version.cuda is None or not _bindings_installed():
+    if device.type != "cuda" or torch.version.cuda is None or not bindings_installed():
         return False
     return torch.cuda.get_device_capability(device) in _ARCHITECTURE
 
 
-def _bindings_installed() -> bool:
+def bindings_installed() -> bool:
+    """Whether NVRTC and the driver can be called from Python."""
     return find_spec("cuda") is not None and find_spec("cuda.bindings") is not None
 
 

@@ -18,9 +18,7 @@ struct Arguments {
   i64* indices;                 // (rows, keep)
   i64 row;                      // stride of the scores
   int count, keep;              // count: a multiple of 16
-  u64* stamps;
 };
-#define STAMP(phase) if (a.stamps && threadIdx.x == 0) a.stamps[(blockIdx.x + gridDim.x * blockIdx.y) * 8 + phase] = clock_ns();
 
 struct Shared {
   u32 list[WARPS][LISTED];
@@ -158,7 +156,6 @@ topn_indices(const __grid_constant__ Arguments a) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int rank = cluster_rank(), blocks = gridDim.x;
   const u32 below = (1u << lane) - 1;
-  STAMP(0)
 
   const int length = (a.count + blocks * WARPS * BLOCK - 1) / (blocks * WARPS * BLOCK) * BLOCK;
   Range range;
@@ -170,19 +167,15 @@ topn_indices(const __grid_constant__ Arguments a) {
   load(loaded, range, 0, lane);
   for (int i = threadIdx.x; i < BINS; i += THREADS) s.sample[i] = s.histogram[i] = 0;
   __syncthreads();
-  STAMP(1)
   take_sample(s, word);
   __syncthreads();
   if (warp == 0) find_level(s, a, lane);
   __syncthreads();
 
-  STAMP(2)
   int listed;
   for (int attempt = 0;; attempt++) {
     listed = collect(s, s.list[warp], range, loaded, s.level, lane);
-    STAMP(3)
     cluster_barrier();
-    STAMP(4)
     if (warp == 0) settle(s, a, attempt, rank, blocks, lane);
     __syncthreads();
     if (!s.lacking) break;
@@ -191,7 +184,6 @@ topn_indices(const __grid_constant__ Arguments a) {
     __syncthreads();
   }
 
-  STAMP(5)
   cluster_arrive();  // has read the other blocks' counts: `cluster_wait` below lets them go
 
   const int level = s.level, room = s.room;
@@ -204,7 +196,6 @@ topn_indices(const __grid_constant__ Arguments a) {
   __syncthreads();
   above = s.above_before + __reduce_add_sync(ALL, lane < warp ? s.above[lane] : 0);
   ties = s.ties_before + __reduce_add_sync(ALL, lane < warp ? s.ties[lane] : 0);
-  STAMP(6)
   i64* indices = a.indices + (i64)blockIdx.y * a.keep;
   walk(range, s.list[warp], listed, lane, [&](bool real, int score, int index) {
     const bool over = real && score > level, tie = real && score == level;
@@ -214,6 +205,5 @@ topn_indices(const __grid_constant__ Arguments a) {
       indices[above + __popc(overs & below) + min(ties_here, room)] = range.start + index;
     above += __popc(overs), ties += __popc(tied);
   });
-  STAMP(7)
   cluster_wait();
 }

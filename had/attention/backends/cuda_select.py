@@ -25,7 +25,6 @@ class _Arguments(ctypes.Structure):
         ("row", ctypes.c_int64),
         ("count", ctypes.c_int),
         ("keep", ctypes.c_int),
-        ("stamps", ctypes.c_void_p),
     ]
 
 

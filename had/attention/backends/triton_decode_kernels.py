@@ -30,7 +30,7 @@ def attend(call: PackedCall) -> Tensor:
     keep = int(keys_to_keep(call.n, torch.tensor(keys)))
     index = topn_indices(scores.view(-1, keys), keep)
     partial, totals = _gather(call, scores, index)
-    total = totals.sum(1, keepdim=True)
+    total = totals.sum(1)
     # A row without any allowed key has no weight, and its output is zero.
     output = partial.sum(1) / total.where(total > 0, 1.0)
     return output.to(call.value.dtype).view(batch, heads, tokens, call.value.shape[-1])
