@@ -21,7 +21,7 @@ from had.attention.backends import (
     cuda_decode,
 )
 from had.attention.bits import pack_signs, unpack_signs
-from had.attention.functional import topn_mask
+from had.attention.functional import ScaledN, TopN, topn_mask
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TRITON, CUDA = BACKENDS["triton_decode"], BACKENDS["cuda_decode"]
@@ -65,7 +65,7 @@ class Case:
     keys: int = 200
     width: int = 128
     value_width: int = 128
-    n: int | float = 20
+    n: TopN = 20
     dtype: torch.dtype = torch.bfloat16
     codes: str = "random"
     mask: str | None = None
@@ -154,6 +154,7 @@ SMALL = {
     "more wanted than there are": Case(keys=30, n=40),
     "one key": Case(keys=1, n=1),
     "a fraction": Case(n=0.05),
+    "a fraction with a minimum": Case(n=ScaledN(0.05, 30)),
     "ties everywhere": Case(codes="equal"),
     "sixteen codes": Case(codes="few"),
     "left padding, a gain for each head": Case(mask="left", gains=True),

@@ -17,6 +17,7 @@ from had.attention.backends import cuda_compile
 from had.attention.backends.base import AttentionCall, Backend, PackedCall
 from had.attention.bits import words_for
 from had.attention.divergence import AttentionTarget
+from had.attention.functional import ScaledN, keys_to_keep
 
 THREADS = 512
 SHARED_BYTES = 220_000
@@ -121,8 +122,10 @@ def arguments(
         a.gain_batch, a.gain_head = gain.stride()[:2]
     else:
         a.gain_number = call.gain
-    whole = isinstance(call.n, int)
-    a.keep, a.fraction = (min(call.n, keys), 0.0) if whole else (0, call.n)
+    if call.mask is not None and isinstance(call.n, float):
+        a.fraction = call.n  # of what the mask allows, which the kernel counts
+    else:
+        a.keep = int(keys_to_keep(call.n, torch.tensor(keys)))
     a.heads, a.tokens, a.keys = heads, tokens, keys
     a.stamps = None if stamps is None else stamps.data_ptr()
     return a
@@ -140,6 +143,7 @@ def _shapes_fit(call: PackedCall) -> bool:
         and 1 <= heads // groups * tokens <= _MOST_ROWS
         and 1 <= batch < 2**16
         and (call.mask is None or _one_row_for_all(call.mask, keys))
+        and (call.mask is None or not isinstance(call.n, ScaledN))
         and (not isinstance(call.gain, Tensor) or call.gain.dtype == torch.float32)
     )
 
