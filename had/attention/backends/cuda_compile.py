@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import logging
 import os
+import re
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.util import find_spec
@@ -142,7 +143,7 @@ def load(
 
 def machine_code(source: str, constants: Constants, architecture: str) -> bytes:
     """The compiled kernel, from the cache on disk if it is there. Needs no device."""
-    text = (_SOURCES / "cuda_common.cuh").read_text() + (_SOURCES / source).read_text()
+    text = _with_includes(source)
     options = [f"--gpu-architecture={architecture}", "--std=c++17", "--use_fast_math"]
     options += [f"-D{name}={value}" for name, value in constants]
     key = hashlib.sha256("\0".join([text, *options, _compiler_version()]).encode()).hexdigest()
@@ -152,6 +153,15 @@ def machine_code(source: str, constants: Constants, architecture: str) -> bytes:
     code = _compile(text, source, options)
     _keep(path, code)
     return code
+
+
+def _with_includes(source: str) -> str:
+    """A source file, its `#include "..."` lines replaced by the files they name.
+
+    One text holds all that the machine code depends on, and so names it in the cache.
+    """
+    text = (_SOURCES / source).read_text()
+    return re.sub(r'#include "([^"]+)"\n', lambda found: _with_includes(found[1]), text)
 
 
 def _compile(text: str, name: str, options: list[str]) -> bytes:

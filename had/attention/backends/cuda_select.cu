@@ -6,6 +6,8 @@
 // exact level and how many scores at it are still kept. Had the sample misled, the level is lowered
 // and the scores are read again. Compile-time constants: THREADS, SHARED_BYTES.
 
+#include "cuda_common.cuh"
+
 constexpr int WARPS = THREADS / 32;
 constexpr int LISTED = 512;           // entries of a warp's list
 constexpr int BINS = 260;             // 0 .. 255 and an empty one, padded to 16 bytes
