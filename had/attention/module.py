@@ -160,7 +160,7 @@ class HammingAttention(nn.Module):
         scale = self.geometry.head_dim**-0.5 if scale is None else scale
         if key.dtype == torch.int32:
             return self._attend_to_bits(query, key, value, mask, bias, scale)
-        real_keys = real_tokens(mask)
+        real_keys = real_tokens(mask) if self._asks_what_is_real() else None
         # Only in self-attention are queries and keys the same tokens; a shorter query is all real.
         real_queries = real_keys if query.shape[2] == key.shape[2] else None
         if self.calibrating:
@@ -199,6 +199,11 @@ class HammingAttention(nn.Module):
                 signs=self.relaxation.exact_signs,
                 weights=self.options.weights,
             )
+
+    def _asks_what_is_real(self) -> bool:
+        """Whether padding matters beyond the mask itself, which is as large as all scores."""
+        measured = self.calibrating or self.query.per_sample or self.key.per_sample
+        return measured or self.target is not None
 
     def _attend_to_bits(
         self,

@@ -253,6 +253,20 @@ class DistillationModule(pl.LightningModule):
     def _place_teacher(self) -> None:
         if self.models.teacher is not None:
             self.models.teacher.to(self.device).eval().requires_grad_(False)
+            if self.trainer.precision == "bf16-mixed":
+                narrow_linear_layers(self.models.teacher)
+
+
+def narrow_linear_layers(model: nn.Module) -> None:
+    """Keep the weights of linear layers in bfloat16, as autocast would round them in every step.
+
+    The outputs under autocast stay the same, bit for bit; two kernels a layer are saved. Weights
+    that are an embedding's as well stay as they are: autocast does not round embeddings.
+    """
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and id(module.weight) not in embeddings:
+            module.to(torch.bfloat16)
 
 
 def _is_matrix(parameter: Tensor) -> bool:
