@@ -16,6 +16,7 @@ from had.models.family import family, family_of
 
 STUDENT = "student"  # its folder in a run directory
 KEY = "had"  # the entry of config.json that makes a directory a student
+LAYERS = "layers"  # in that entry, if the student was exported
 
 
 def save(student: nn.Module, directory: str | Path, preprocessor: Any = None) -> Path:
@@ -85,5 +86,10 @@ def _read_config(directory: Path) -> dict[str, Any]:
     if KEY not in config:
         raise HadError(
             f"{file}: an ordinary model without Hamming attention; had.binarize converts it"
+        )
+    if LAYERS in config[KEY]:
+        raise HadError(
+            f"{file}: an exported student, which runs without this package: load it with "
+            "transformers' Auto classes and trust_remote_code=True"
         )
     return config

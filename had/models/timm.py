@@ -149,13 +149,7 @@ class TimmFamily(Family):
         return self.forward(model, inputs)
 
     def save(self, model: nn.Module, directory: Path, extra: dict[str, Any]) -> None:
-        config = {
-            "architecture": model.pretrained_cfg["architecture"],
-            "model_args": _arguments(model),
-            "num_classes": model.num_classes,
-            "pretrained_cfg": {**_plain(model.pretrained_cfg), "num_classes": model.num_classes},
-            **extra,
-        }
+        config = {**describe(model), **extra}
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
@@ -182,6 +176,16 @@ class TimmFamily(Family):
 
 
 FAMILY = TimmFamily()
+
+
+def describe(model: Any) -> dict[str, Any]:
+    """What `timm.create_model` builds the model from, as config.json holds it."""
+    return {
+        "architecture": model.pretrained_cfg["architecture"],
+        "model_args": _arguments(model),
+        "num_classes": model.num_classes,
+        "pretrained_cfg": {**_plain(model.pretrained_cfg), "num_classes": model.num_classes},
+    }
 
 
 def _arguments(model: nn.Module) -> dict[str, Any]:
