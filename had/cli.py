@@ -61,6 +61,7 @@ COMMANDS = {
     "attention-maps": Command(
         "had.commands.attention_maps:main", "draw what teacher and student look at in an image"
     ),
+    "export": Command("had.commands.export:main", "a student that runs without HAD, with its card"),
     "cost": Command("had.commands.cost:main", "price attention on accelerators; needs no data"),
 }
 

@@ -23,9 +23,10 @@ from had.models.exporters import EXPORTERS, Target
 from had.models.family import family_of
 from had.models.source_file import MODULE, source_file
 from had.models.storage import KEY, LAYERS, load_student
+from had.models.transformers import quietly
 
 _CONFIG = "config.json"
-_KEPT = ("n", "minimum", "scale", "relaxation", "weights")
+_KEPT = ("n", "minimum", "scale", "relaxation", "weights", "position_bias")
 _MEANINGLESS = ("ste_clip", "backend")  # without training, and without this package
 
 
@@ -104,7 +105,8 @@ def settings_of(model: nn.Module) -> dict[str, Any]:
 
 def _write(model: nn.Module, target: Target, settings: dict[str, Any], place: Path) -> None:
     """Weights, configuration and code."""
-    EXPORTERS[family_of(model).name].save(model, place)
+    with quietly():
+        EXPORTERS[family_of(model).name].save(model, place)
     config = json.loads((place / _CONFIG).read_text())
     student, module = f"Had{target.base}", f"{MODULE}.Had"
     config |= {
@@ -135,11 +137,13 @@ def _read_back(place: Path, target: Target, model: nn.Module) -> None:
         HadError: it is not the student.
     """
     auto = getattr(transformers, target.auto)
-    read, report = auto.from_pretrained(place, trust_remote_code=True, output_loading_info=True)
+    with quietly():
+        read, report = auto.from_pretrained(place, trust_remote_code=True, output_loading_info=True)
     wrong = {*report["missing_keys"], *report["unexpected_keys"]}
     theirs = {name.removeprefix("timm_model."): each for name, each in read.state_dict().items()}
     ours = model.state_dict()
     wrong |= theirs.keys() ^ ours.keys()
-    wrong |= {name for name in ours.keys() & theirs.keys() if not torch.equal(ours[name], theirs[name])}
+    both = ours.keys() & theirs.keys()
+    wrong |= {name for name in both if not torch.equal(ours[name], theirs[name])}
     if wrong:
         raise HadError(f"{target.base}: the export does not give back {', '.join(sorted(wrong))}")

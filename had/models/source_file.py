@@ -59,7 +59,8 @@ def source_file(target: Target) -> str:
 
 def _read(part: str) -> str:
     spec = find_spec(f"{TEMPLATE}.{part}")
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     return Path(spec.origin).read_text()
 
 

@@ -118,7 +118,7 @@ class TransformersSource(ModelSource):
             )
 
     def _load(self, auto: Any, config: PretrainedConfig, complete: bool) -> PreTrainedModel:
-        with self._explained(), _quietly():
+        with self._explained(), quietly():
             model, report = auto.from_pretrained(
                 self.name,
                 config=config,
@@ -223,7 +223,7 @@ class TransformersFamily(Family):
     def save(self, model: nn.Module, directory: Path, extra: dict[str, Any]) -> None:
         for key, value in extra.items():
             setattr(model.config, key, value)
-        with _quietly():
+        with quietly():
             model.save_pretrained(directory)
 
     def load(
@@ -236,7 +236,7 @@ class TransformersFamily(Family):
         kind = getattr(transformers, (config.get("architectures") or [""])[0], None)
         if kind is None:
             raise HadError(f"{directory / 'config.json'}: architecture unknown to transformers")
-        with _quietly():
+        with quietly():
             model, report = _with_cores(kind, build).from_pretrained(
                 directory,
                 use_safetensors=True,
@@ -268,7 +268,7 @@ def _with_cores(
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Hide bars of a second and the load report: a fresh head is what everyone here expects."""
     before, bars = (
         transformers.logging.get_verbosity(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -49,19 +50,28 @@ def cost_table(metrics: Mapping[str, float]) -> Table | None:
     Args:
         metrics: the flat dict of `metrics.json` with its `hw/<accelerator>/<quantity>` keys.
     """
-    priced = [key.split("/")[1:] for key in metrics if key.startswith("hw/")]
-    if not priced:
+    headers, rows = cost_rows(metrics)
+    if not rows:
         return None
     table = Table(
         title="the student's attention on accelerators", title_justify="left", box=SIMPLE_HEAD
     )
-    table.add_column("accelerator", no_wrap=True)
-    for title, _ in _COST_COLUMNS:
+    table.add_column(headers[0], no_wrap=True)
+    for title in headers[1:]:
         table.add_column(title, justify="right")
-    for name in dict.fromkeys(name for name, _ in priced):
-        values = [metrics.get(f"hw/{name}/{quantity}") for _, quantity in _COST_COLUMNS]
-        table.add_row(name, *("-" if value is None else f"{value:.3g}" for value in values))
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def cost_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headers and cells, a row for every accelerator that `hw/<accelerator>/<quantity>` names."""
+    names = dict.fromkeys(key.split("/")[1] for key in metrics if key.startswith("hw/"))
+    rows = []
+    for name in names:
+        values = [metrics.get(f"hw/{name}/{quantity}") for _, quantity in _COST_COLUMNS]
+        rows.append([name, *("-" if value is None else f"{value:.3g}" for value in values)])
+    return ["accelerator", *(title for title, _ in _COST_COLUMNS)], rows
 
 
 def grid(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
