@@ -43,9 +43,11 @@ ONLY_IN = {
     "transformers": {
         *("attention/cache.py", "attention/cache_layers.py", "attention/transformers.py"),
         *("models/heads.py", "models/llama2c.py", "models/positions.py", "models/transformers.py"),
+        *("models/export.py", "models/exporters.py"),
+        *("models/template/attention.py", "models/template/transformers.py"),  # travel alone
         "tasks/vocabulary.py",  # tokenizers of our own, in the form that travels with a student
     },
-    "timm": {"attention/timm.py", "models/timm.py"},
+    "timm": {"attention/timm.py", "models/timm.py", "models/template/timm.py"},
     "datasets": {"tasks/hub.py"},
     "sklearn": {"tasks/digits.py"},
 }
@@ -188,6 +190,13 @@ def test_hardware_needs_nothing_heavy_at_run_time() -> None:
 def test_a_library_is_imported_in_its_adapters_alone(library: str, files: set[str]) -> None:
     found = {each.file.as_posix() for each in IMPORTS if each.package == library}
     assert found == files
+
+
+def test_what_travels_alone_imports_nothing_of_this_package() -> None:
+    template = [each for each in IMPORTS if "template" in each.file.parts]
+    own = {each.name for each in template if each.package == "had"}
+    assert own == {"had.models.template.attention"}
+    assert len(template) > len(own)
 
 
 def test_lightning_has_one_name() -> None:

@@ -112,11 +112,12 @@ class TimmExporter(Exporter):
         names = {name: f"timm_model.{name}" for name in model.state_dict()}
         tensors = {names[name]: each.contiguous() for name, each in model.state_dict().items()}
         save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-        _write(directory / "config.json", config)
         if preprocessing["input_size"][0] == len(preprocessing["mean"]):
-            # It finds what it needs in config.json.
+            # transformers looks for it in either file, and for what it needs in config.json.
             kind = {"image_processor_type": "TimmWrapperImageProcessor"}
             _write(directory / "preprocessor_config.json", kind)
+            config |= kind
+        _write(directory / "config.json", config)
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

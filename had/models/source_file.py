@@ -16,9 +16,10 @@ MODULE = "modeling_had"
 TEMPLATE = "had.models.template"
 _WIDTH = 100
 
-_HEAD = '''"""{base} with Hamming attention: one-bit queries and keys, softmax over the top N keys.
+_HEAD = '''"""{base} with Hamming attention.
 
-Self-contained: it needs {needs}. Load it with
+Queries and keys are one bit wide and the softmax sees the top N keys. Self-contained: it needs
+{needs}. Load it with
 
     {auto}.from_pretrained(directory, trust_remote_code=True)
 
@@ -34,7 +35,7 @@ heads, T queries, S keys, D head_dim, V value_dim.
 """'''
 
 _CLASSES = '''class Had{config}({config}):
-    """The configuration of {base}, and under `had` that of its attention."""
+    """The configuration of the model, and under `had` that of its attention."""
 
     model_type = "had-{model_type}"
 
@@ -51,7 +52,7 @@ def source_file(target: Target) -> str:
     sources = [_Source(_read(part)) for part in target.parts]
     own = ast.parse(f"from transformers import {target.config}, {target.base}").body
     imports = [each for source in sources for each in source.imports] + own
-    values = {**asdict(target), "needs": " and ".join(target.packages)}
+    values = {**asdict(target), "needs": ", ".join(target.packages)}
     head = f"{_HEAD.format(**values)}\n\n{_merged(imports)}"
     pieces = [head, *(source.body for source in sources), _CLASSES.format(**values)]
     return "\n\n\n".join(piece.strip("\n") for piece in pieces) + "\n"

@@ -94,8 +94,8 @@ def _opening(facts: Facts) -> str:
     made_for = f" for {facts.own['task']}" if facts.own else ""
     width = "one-bit" if facts.settings["relaxation"] == "sign" else "full-precision"
     what = (
-        f"A `{facts.base}`{made_for} whose attention has {width} queries and keys and sees the "
-        f"{_kept(facts.settings)} of every row: a student of Hamming Attention Distillation "
+        f"A `{facts.base}`{made_for} whose attention has {width} queries and keys and in "
+        f"every row sees {_kept(facts.settings)}: a student of Hamming Attention Distillation "
         "([arXiv 2502.01770](https://arxiv.org/abs/2502.01770))."
     )
     return f"{what}\n\n{_WARNING.format(base=facts.base, auto=facts.auto)}"
@@ -132,10 +132,10 @@ def _attention(facts: Facts) -> str:
 def _kept(settings: Mapping[str, Any]) -> str:
     n, minimum = settings["n"], settings["minimum"]
     if isinstance(n, int):
-        return f"{n} best keys"
+        return f"the {n} best keys"
     if n == 1:
-        return "keys without exception"
-    return f"best {100 * n:g} % of the keys" + (f", {minimum} at least" if minimum > 1 else "")
+        return "all keys"
+    return f"the best {100 * n:g} % of the keys" + (f", {minimum} at least" if minimum > 1 else "")
 
 
 def _scores(facts: Facts) -> str:

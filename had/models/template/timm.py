@@ -49,8 +49,6 @@ class RelativePositionBias(nn.Module):
 class HammingAttention(Attention):
     """timm's multi-head attention whose softmax attention is done by the child `core`."""
 
-    position_bias: nn.Module | None = None
-
     def forward(
         self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
     ) -> Tensor:
@@ -83,6 +81,7 @@ class HammingModel:
         for place in config.had["layers"]:
             layer = model.get_submodule(place["name"])
             layer.__class__ = HammingAttention
+            layer.position_bias = None
             layer.core = HammingCore(config.had, place["heads"], place["kv_heads"])
             if config.had["position_bias"]:
                 grid, prefix = model.patch_embed.grid_size, model.num_prefix_tokens
