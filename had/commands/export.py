@@ -17,6 +17,7 @@ from had.hardware import load_accelerator
 from had.models.export import Export, check_target, export
 from had.models.publish import PREFIX, Repository
 from had.models.storage import STUDENT
+from had.paths import looks_like_path
 from had.results.card import card
 from had.results.card_facts import UNKNOWN, Facts
 from had.results.records import OVERRIDES, RECORD, identity_of, read_records
@@ -110,7 +111,7 @@ def _history(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "own": own,
         "records": records,
-        "config": config,
+        "config": _without_places(config),
         "licence": arguments.license or _licence(config),
         "accelerators": _titles([*records, *([own] if own else [])]),
     }
@@ -120,6 +121,16 @@ def _public(record: dict[str, Any]) -> dict[str, Any]:
     """The record with the last part of paths alone: where things lie here is nobody's business."""
     settings = [_PATH.sub(r"\1", each) for each in record.get(OVERRIDES, ())]
     return {**record, OVERRIDES: settings}
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """The run's configuration with the names of directories in place of their paths."""
+    parts = {part: dict(config.get(part) or {}) for part in ("model", "task")}
+    top = {"teacher": config.get("teacher")}
+    for values, key in ((parts["model"], "name"), (parts["task"], "hub"), (top, "teacher")):
+        if values.get(key) and looks_like_path(str(values[key])):
+            values[key] = Path(str(values[key])).name
+    return {**config, **parts, **top} if config else {}
 
 
 def _licence(config: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from had.results.card_facts import UNKNOWN, Facts, header, scores
+from had.results.card_facts import UNKNOWN, Facts, header, hub_id, scores
 from had.results.formats import markdown
 from had.results.tables import cost_rows
 from had.results.views import caption, long_rows
@@ -21,17 +21,16 @@ _CALLS = {
     "text2text-generation": "tokens = model.generate({inputs}, max_new_tokens=50)",
 }
 _CALL_OTHERS = "outputs = model({inputs})"
-_READERS = {  # of a file in the directory: who reads it, its variable, and the model's inputs
+_READERS = {  # of a file beside the card: who reads it, as what, and the model's inputs then
     "preprocessor_config.json": (
-        *("AutoImageProcessor", "processor"),
-        '**processor(image, return_tensors="pt")',
+        "AutoImageProcessor",
+        "processor",
+        "**processor(image, {tensors})",
     ),
-    "tokenizer_config.json": (
-        *("AutoTokenizer", "tokenizer"),
-        '**tokenizer("A text.", return_tensors="pt")',
-    ),
+    "tokenizer_config.json": ("AutoTokenizer", "tokenizer", '**tokenizer("A text.", {tensors})'),
 }
 _NO_READER = ("", "", "**inputs")
+_TENSORS = 'return_tensors="pt"'
 
 _LOAD_NOTE = """\
 It needs {packages}, nothing else. The code is for inference: it keeps keys in floating point and
@@ -110,8 +109,8 @@ def _loading(facts: Facts) -> str:
         if kind:
             call = f'{kind}.from_pretrained("{facts.name}", trust_remote_code=True)'
             lines.append(f"{name} = {call}")
-    lines.append(_CALLS.get(facts.pipeline, _CALL_OTHERS).format(inputs=inputs))
-    code = "\n".join(lines)
+    call = _CALLS.get(facts.pipeline, _CALL_OTHERS)
+    code = "\n".join([*lines, call.format(inputs=inputs.format(tensors=_TENSORS))])
     note = _LOAD_NOTE.format(packages=", ".join(facts.packages))
     return f"```python\n{code}\n```\n\n{note}"
 
@@ -174,7 +173,7 @@ def _training(facts: Facts) -> str:
 
 def _source(facts: Facts) -> str:
     subset = facts.task.get("hub_subset")
-    place = facts.task.get("hub")
+    place = hub_id(facts.task.get("hub"))
     return f" ({place}{f', {subset}' if subset else ''}, or the same official files)" * bool(place)
 
 
@@ -203,8 +202,7 @@ def _stages(config: Mapping[str, Any]) -> str:
 
 
 def _cost(facts: Facts) -> str:
-    priced = facts.own or next(iter(facts.records), {})
-    headers, rows = cost_rows(priced)
+    headers, rows = cost_rows(facts.own or {})
     if not rows:
         return ""
     hardware = facts.config.get("hardware") or {}

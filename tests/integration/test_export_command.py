@@ -85,6 +85,19 @@ def test_a_run_becomes_a_directory_with_its_card(run: Path, tmp_path: Path, call
     assert str(tmp_path) not in text
 
 
+def test_a_directory_is_not_taken_for_a_repository(
+    run: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    config = {"task": {"hub": "models/mine"}, "model": {"name": "models/mine"}, "teacher": None}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert call("export", run, "--to", "exported").status == 0
+    text = (tmp_path / "exported" / "README.md").read_text()
+    assert huggingface_hub.ModelCard(text).data.get("base_model") is None
+    assert "models/mine" not in text
+
+
 def test_other_seeds_join_the_run_s_own(run: Path, tmp_path: Path, call: Call) -> None:
     own = json.loads((run / "record.json").read_text())
     others = tmp_path / "records"

@@ -152,6 +152,11 @@ def test_paths_of_this_machine_stay_here() -> None:
     assert "base_model" not in front(text)
 
 
+def test_costs_are_those_of_this_student_or_none() -> None:
+    assert "## Cost" in made(records=())
+    assert "## Cost" not in made(own=None)
+
+
 def test_random_weights_have_no_base() -> None:
     config = {**CONFIG, "model": {"name": "a/b", "pretrained": False}}
     assert "base_model" not in front(made(config=config))
