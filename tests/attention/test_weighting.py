@@ -52,7 +52,7 @@ def test_backends_weigh_as_the_call_says(name: str) -> None:
 
 
 def test_the_row_kernels_leave_binary_weights_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("had.attention.backends.triton_rows._interpreted", lambda: True)
+    monkeypatch.setattr("had.attention.backends.triton_rows.runs_interpreted", lambda device: True)
     x = torch.ones(1, 1, 4, 8)
     softmax = AttentionCall(x, x, x, n=2, gain=1.0)
     binary = AttentionCall(x, x, x, n=2, gain=1.0, weights="binary")

@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 def make_folder(make_task: Make, path: Path, *overrides: str) -> Task:
     cache = f"paths.cache={path.parent / 'cache'}"
-    return make_task("imagefolder", f"task.path={path}", f"+{cache}", *overrides)
+    return make_task("imagefolder", f"task.path={path}", cache, *overrides)
 
 
 def test_folders_are_classes_in_the_order_of_their_names(make_task: Make, folder: Path) -> None:
@@ -157,7 +157,7 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def make_tiny(make_task: Make, root: Path) -> Task:
-    return make_task("tiny_imagenet", f"+paths.cache={root.parent / 'cache'}", data=root.parent)
+    return make_task("tiny_imagenet", f"paths.cache={root.parent / 'cache'}", data=root.parent)
 
 
 def test_validation_labels_are_those_of_the_annotations(make_task: Make, tiny: Path) -> None:
@@ -200,7 +200,7 @@ def sample(tmp_path: Path) -> Path:
 
 
 def make_sample(make_task: Make, root: Path, *overrides: str) -> Task:
-    cache = f"+paths.cache={root / 'cache'}"
+    cache = f"paths.cache={root / 'cache'}"
     return make_task("imagenet_sample", cache, *overrides, data=root)
 
 
@@ -256,7 +256,7 @@ def write_cifar(root: Path) -> Path:
 
 
 def make_cifar(make_task: Make, root: Path) -> Task:
-    return make_task("cifar10", f"+paths.cache={root / 'cache'}", data=root)
+    return make_task("cifar10", f"paths.cache={root / 'cache'}", data=root)
 
 
 def test_cifar_is_read_from_its_official_files(make_task: Make, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def write_shard(file: Path, members: dict[str, bytes]) -> Path:
 
 
 def make(make_task: Make, root: Path, *overrides: str) -> Task:
-    given = (f"+paths.cache={root / 'cache'}", "task.workers=0", *overrides)
+    given = (f"paths.cache={root / 'cache'}", "task.workers=0", *overrides)
     return make_task("imagenet", *given, data=root)
 
 
