@@ -6,8 +6,9 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +21,27 @@ from had.build import build
 from had.config import Settings, to_dataclasses
 from had.config.composing import axes
 from had.config.validate import check
+from had.distill.agreement import attention_agreement
 from had.distill.pair import Alone, TeacherStudent
 from had.distill.teacher import TeacherCache, teacher_fingerprint
 from had.errors import HadError
-from had.lightning.data import ShuffledBatches, training_loader
+from had.lightning.data import ShuffledBatches, evaluation_loader, training_loader
 from had.lightning.fit import Phase, check_resume, device, evaluate, fit, precision
 from had.lightning.loggers import log_final, open_loggers
+from had.lightning.module import DistillationModule
 from had.models.convert import binarize, record_attention
 from had.models.source import ModelSource
 from had.models.storage import STUDENT, load_student, save
 from had.results.record import METRICS, environment, write_json
 from had.results.records import RECORD
 from had.results.tables import cost_table, run_table, show
-from had.tasks.base import Task, TaskData
+from had.tasks.base import Batch, Task, TaskData
 
 log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 TEACHER = "teacher.json"  # names the teacher's directory or Hub id
+_AGREEMENT_BATCHES = 4  # of the size trained with: enough for means over all their rows
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def run(
         speed = fit(learn, module)
         distilled = time.perf_counter()
         metrics = evaluate(learn, module)
-        metrics |= _scores(task, metrics) | speed
+        metrics |= _scores(task, metrics) | speed | _agreement(learn, module)
         metrics["time/teacher_s"] = taught - started
         metrics["time/distillation_s"] = distilled - taught
         metrics["time/total_s"] = time.perf_counter() - started
@@ -226,8 +230,23 @@ def _calibration_inputs(phase: Phase, count: int) -> Iterator[dict[str, Tensor]]
     train, size = phase.data.train, phase.task.batch_size
     count = min(count, phase.batches_per_pass)
     batches = ShuffledBatches(len(train), size, count, phase.cfg.seed)
+    return _placed(phase, training_loader(train, batches))
+
+
+def _agreement(phase: Phase, module: DistillationModule) -> dict[str, float]:
+    """Attention of teacher and student, compared on the first examples of the evaluation set."""
+    models = module.models
+    assert isinstance(models, TeacherStudent)
+    for model in (models.teacher, models.student):
+        model.to(device(phase.cfg)).eval()  # the trainer has put the student back on the CPU
+    loader = evaluation_loader(next(iter(phase.data.evaluation.values())), phase.task.batch_size)
+    return attention_agreement(models, _placed(phase, islice(loader, _AGREEMENT_BATCHES)))
+
+
+def _placed(phase: Phase, batches: Iterable[Batch]) -> Iterator[dict[str, Tensor]]:
+    """The inputs of batches on the device, finished as in an evaluation."""
     place = device(phase.cfg)
-    for batch in training_loader(train, batches):
+    for batch in batches:
         inputs = {name: tensor.to(place) for name, tensor in batch["inputs"].items()}
         yield phase.data.on_device({**batch, "inputs": inputs})["inputs"]
 

@@ -60,6 +60,9 @@ class DistillationModule(pl.LightningModule):
         self._stage = -1
         self._metrics: dict[tuple[str, str], MetricCollection] = {}
         self._agreement: dict[str, Metric] = {}
+        # Both phases of a run share its loggers, so their curves need names of their own.
+        alone = models.teacher is None
+        self._role, self._training = ("teacher", "finetune") if alone else ("student", "train")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["borders"] = self.schedule.borders
@@ -106,6 +109,9 @@ class DistillationModule(pl.LightningModule):
         set_relaxation(self.student, self._relaxation)
         self.student.train(self.schedule.config.dropout)
         log.info("step %d: stage %r (%s)", step, stage.name, stage.relaxation)
+        # Not by self.log, which only sees the steps that are logged: curves need the exact border.
+        for logger in self.trainer.loggers:
+            logger.log_metrics({f"{self._training}/stage": self._stage}, step=step)
 
     def _mixed(self, batch: Batch) -> Batch:
         """The batch with as many examples mixed as the stage asks for."""
@@ -122,9 +128,11 @@ class DistillationModule(pl.LightningModule):
         batch = self._mixed(batch)
         parts = self._step(batch) if self._graphs is None else self._graphs(batch, self._stage)
         if self._logs_now():
-            shown = {f"train/{name}": part.detach().clone() for name, part in parts.items()}
-            self.log_dict({**shown, "train/c": float(self._relaxation.c)})
-            self.log("loss", shown["train/loss"], prog_bar=True, logger=False)
+            shown = {
+                f"{self._training}/{name}": part.detach().clone() for name, part in parts.items()
+            }
+            self.log_dict({**shown, f"{self._training}/c": float(self._relaxation.c)})
+            self.log("loss", parts["loss"].detach().clone(), prog_bar=True, logger=False)
         return parts["loss"]
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
@@ -188,10 +196,10 @@ class DistillationModule(pl.LightningModule):
     # ---- evaluation -----------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        self._reset_metrics(["student"])
+        self._reset_metrics([self._role])
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._update("student", self.student, self.on_device(batch), dataloader_idx)
+        self._update(self._role, self.student, self.on_device(batch), dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict({f"val/{name}": value for name, value in self._results().items()})

@@ -30,6 +30,7 @@ KEYS = re.compile(
     r"(teacher|student)/(mismatched/)?[a-z0-9_]+"
     r"|score/(teacher|student|drop)"
     r"|hw/[a-z0-9_]+/[a-z0-9_]+"
+    r"|attention/\d+/kl_nats"
     r"|time/[a-z0-9_]+"
 )
 LEARNING = ("task.epochs=12", "task.learning_rate=2e-3")  # enough for sentences with one clear word
@@ -194,9 +195,12 @@ def test_the_csv_logger_has_the_losses(sst2: Run) -> None:
     for file in sst2.directory.glob("csv/*/metrics.csv"):
         with file.open() as opened:
             rows += list(csv.DictReader(opened))
-    losses = [float(row["train/loss"]) for row in rows if row.get("train/loss")]
-    assert len(losses) == 2 * 12 * 5  # of teacher and student: 12 passes over 5 batches
-    assert all(np.isfinite(losses))
+    for phase in ("finetune", "train"):
+        losses = [float(row[f"{phase}/loss"]) for row in rows if row.get(f"{phase}/loss")]
+        assert len(losses) == 12 * 5  # 12 passes over 5 batches
+        assert all(np.isfinite(losses))
+    stages = [(row["train/stage"], row["step"]) for row in rows if row.get("train/stage")]
+    assert stages == [("0", "0"), ("1", "15"), ("2", "30"), ("3", "51")]  # 25, 25, 35, 15 %
 
 
 # The student, loaded again.
