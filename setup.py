@@ -7,7 +7,7 @@ setup(
     + [f"had.{name}" for name in find_packages(include=["conf", "conf.*"])],
     package_dir={"had.conf": "conf"},
     package_data={
-        "": ["*.yaml"],
+        "": ["*.css", "*.yaml"],
         "had.hardware": ["specs/*.yaml", "tables/*.yaml"],
         "had.attention.backends": ["*.cu", "*.cuh"],
     },

@@ -62,6 +62,8 @@ COMMANDS = {
         "had.commands.attention_maps:main", "draw what teacher and student look at in an image"
     ),
     "export": Command("had.commands.export:main", "a student that runs without HAD, with its card"),
+    "report": Command("had.commands.report:main", "runs as one page, HTML and Markdown"),
+    "compare": Command("had.commands.compare:main", "what differs between two runs"),
     "cost": Command("had.commands.cost:main", "price attention on accelerators; needs no data"),
 }
 

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 TEACHER = "teacher.json"  # names the teacher's directory or Hub id
-_AGREEMENT_BATCHES = 4  # of the size trained with: enough for means over all their rows
+_LOOKED_AT = 4  # evaluation batches, of the size trained with: enough for means over their rows
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,26 @@ def evaluate_run(directory: Path) -> dict[str, float]:
     Raises:
         HadError: the directory is no finished run.
     """
+    student, phase = _reopened(directory)
+    metrics = evaluate(phase, phase.module(Alone(student)))
+    record = json.loads((directory / METRICS).read_text())
+    metrics |= {name: value for name, value in record.items() if name.startswith("teacher/")}
+    _show(phase.cfg, phase.task, metrics)
+    return metrics
+
+
+def student_and_inputs(directory: Path) -> tuple[nn.Module, Iterator[dict[str, Tensor]]]:
+    """The student of a finished run, and its first evaluation examples, on one device.
+
+    Raises:
+        HadError: the directory is no finished run, or its data are not there.
+    """
+    student, phase = _reopened(directory)
+    return student.to(device(phase.cfg)), _evaluation_inputs(phase)
+
+
+def _reopened(directory: Path) -> tuple[nn.Module, Phase]:
+    """The student of a finished run, and what evaluating it needs."""
     if not (directory / METRICS).is_file():
         raise HadError(f"{directory}: not a finished run, it has no {METRICS}")
     cfg = OmegaConf.load(directory / CONFIG)
@@ -145,12 +165,7 @@ def evaluate_run(directory: Path) -> dict[str, float]:
     student = load_student(directory / STUDENT, trust_remote_code=cfg.model.trust_remote_code)
     task: Task = build(cfg.task)
     data = task.encode(build(cfg.model).at(str(directory / STUDENT), key=STUDENT).preprocessor())
-    phase = Phase("student", cfg, task, data, to_dataclasses(cfg).schedule)
-    metrics = evaluate(phase, phase.module(Alone(student)))
-    record = json.loads((directory / METRICS).read_text())
-    metrics |= {name: value for name, value in record.items() if name.startswith("teacher/")}
-    _show(cfg, task, metrics)
-    return metrics
+    return student, Phase("student", cfg, task, data, to_dataclasses(cfg).schedule)
 
 
 def _check_length(task: Task, source: ModelSource) -> None:
@@ -239,8 +254,13 @@ def _agreement(phase: Phase, module: DistillationModule) -> dict[str, float]:
     assert isinstance(models, TeacherStudent)
     for model in (models.teacher, models.student):
         model.to(device(phase.cfg)).eval()  # the trainer has put the student back on the CPU
+    return attention_agreement(models, _evaluation_inputs(phase))
+
+
+def _evaluation_inputs(phase: Phase) -> Iterator[dict[str, Tensor]]:
+    """The first examples of the main evaluation set."""
     loader = evaluation_loader(next(iter(phase.data.evaluation.values())), phase.task.batch_size)
-    return attention_agreement(models, _placed(phase, islice(loader, _AGREEMENT_BATCHES)))
+    return _placed(phase, islice(loader, _LOOKED_AT))
 
 
 def _placed(phase: Phase, batches: Iterable[Batch]) -> Iterator[dict[str, Tensor]]:

@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": {"errors"},
     "distill": {"errors", "config", "attention", "models", "tasks"},
     "lightning": {"errors", "config", "build", "hardware", "attention", "tasks", "distill"},
-    "results": {"errors", "config"},  # config: only its wording
+    "results": {"errors", "config", "hardware"},  # config: wording and keys; hardware: Pareto front
     "runner": {
         *("errors", "paths", "config", "build", "hardware", "models", "tasks", "distill"),
         *("lightning", "results"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,18 +19,13 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from had.config.leaves import WITHOUT_EFFECT, leaves
 from had.paths import CONFIG_NAME
 
 AXES = ("task", "model", "binarization", "schedule")  # config groups whose choice is an axis
 _TOLD_BY_AXES = (
     *("seed", "sparsity.n", "task.name", "model.label", "binarization.name", "schedule.name"),
 )
-_WITHOUT_EFFECT = (
-    *("hydra", "run_dir", "resume", "paths", "logger", "callbacks"),
-    *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps"),
-    "trainer.default_root_dir",
-)
-"""Keys, with all below them, that change where a run goes and what it shows, not its results."""
 
 
 def axes(cfg: DictConfig) -> dict[str, Any]:
@@ -96,7 +91,7 @@ class Composer:
     def usual(self, axes: tuple[str, ...]) -> dict[str, Any]:
         """Dotted keys and values of the defaults of a few group choices."""
         if axes not in self._usual:
-            self._usual[axes] = dict(_leaves(OmegaConf.to_container(self(axes).cfg)))
+            self._usual[axes] = _compared(self(axes).cfg)
         return self._usual[axes]
 
     def _compose(self, groups: list[str]) -> Composed:
@@ -126,7 +121,7 @@ def further_settings(cfg: DictConfig, choices: Mapping[str, Any], compose: Compo
         compose: on the same search path.
     """
     theirs = compose.usual(tuple(f"{axis}={choices[axis]}" for axis in AXES))
-    ours = dict(_leaves(OmegaConf.to_container(cfg)))
+    ours = _compared(cfg)
     changed = [f"{key}={_text(ours[key])}" for key in ours if ours[key] != theirs.get(key, _ABSENT)]
     gone = [key for key in theirs if not any(f"{key}.".startswith(f"{k}.") for k in ours)]
     return sorted([*changed, *(f"~{key}" for key in gone)])
@@ -135,15 +130,8 @@ def further_settings(cfg: DictConfig, choices: Mapping[str, Any], compose: Compo
 _ABSENT = object()
 
 
-def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and plain values; an empty mapping or list is a value."""
-    if path in _TOLD_BY_AXES or path in _WITHOUT_EFFECT:
-        return
-    if not isinstance(node, dict | list) or not node:
-        yield path, node
-        return
-    for key, child in node.items() if isinstance(node, dict) else enumerate(node):
-        yield from _leaves(child, f"{path}.{key}" if path else str(key))
+def _compared(cfg: DictConfig) -> dict[str, Any]:
+    return dict(leaves(OmegaConf.to_container(cfg), (*_TOLD_BY_AXES, *WITHOUT_EFFECT)))
 
 
 def _text(value: Any) -> str:

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 FORMATS = (".png", ".svg")
 _LABELS = {"n": "N, keys that a query keeps"}
 
+Point = tuple[float, float, float]
+
 
 def plot_drop(records: Sequence[Record], path: Path, x: str = "n") -> None:
     """Draw the mean drop over tasks against a figure of the runs, one line a recipe.
@@ -35,12 +37,16 @@ def plot_drop(records: Sequence[Record], path: Path, x: str = "n") -> None:
     """
     if path.suffix not in FORMATS:
         raise HadError(f"plots are written as .png or .svg, not as {path.name}")
-    rows = rows_of(records)
-    curves = {name: _curve(own, x) for name, own in _by_recipe(rows).items()}
-    curves = {name: curve for name, curve in curves.items() if curve}
+    curves = drops_against(records, x)
     if not curves:
         raise HadError(f"--x {x}: no record has such a number above 0")
     _draw(curves, path, x)
+
+
+def drops_against(records: Sequence[Record], x: str) -> dict[str, list[Point]]:
+    """Points from left to right by recipe: `x`, mean drop over tasks, its standard error or 0."""
+    curves = {name: _curve(own, x) for name, own in _by_recipe(rows_of(records)).items()}
+    return {name: curve for name, curve in curves.items() if curve}
 
 
 def _by_recipe(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -52,7 +58,7 @@ def _by_recipe(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return curves
 
 
-def _curve(rows: Sequence[Row], x: str) -> list[tuple[float, float, float]]:
+def _curve(rows: Sequence[Row], x: str) -> list[Point]:
     """Points (x, drop, error) from left to right; a fraction for N is no place on this axis."""
     points = []
     for row in rows:
@@ -64,7 +70,7 @@ def _curve(rows: Sequence[Row], x: str) -> list[tuple[float, float, float]]:
     return sorted(points)
 
 
-def _draw(curves: dict[str, list[tuple[float, float, float]]], path: Path, x: str) -> None:
+def _draw(curves: dict[str, list[Point]], path: Path, x: str) -> None:
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -79,7 +85,7 @@ def _draw(curves: dict[str, list[tuple[float, float, float]]], path: Path, x: st
     axis.set_xscale("log", base=2)
     axis.set(xlabel=_LABELS.get(x, x), ylabel="drop below the teacher, points of 100")
     if x == "n":
-        _ticks_at(axis, sorted({point[0] for points in curves.values() for point in points}))
+        ticks_at(axis, sorted({point[0] for points in curves.values() for point in points}))
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))  # clear of the curves
     path.parent.mkdir(parents=True, exist_ok=True)
     # A fixed salt and no date: the same numbers give the same file.
@@ -88,6 +94,7 @@ def _draw(curves: dict[str, list[tuple[float, float, float]]], path: Path, x: st
         figure.savefig(path, dpi=150, metadata=metadata)
 
 
-def _ticks_at(axis: Any, places: Sequence[float]) -> None:
+def ticks_at(axis: Any, places: Sequence[float]) -> None:
+    """Ticks at these places alone."""
     axis.set_xticks(places, [f"{place:g}" for place in places])
     axis.set_xticks([], minor=True)

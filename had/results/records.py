@@ -25,20 +25,31 @@ def read_records(places: Iterable[Path]) -> list[dict[str, Any]]:
     Raises:
         HadError: a place does not exist, or a file is no record.
     """
-    return [_read(file) for place in places for file in _files(place)]
+    return [read_record(file) for place in places for file in record_files(place)]
 
 
-def _files(place: Path) -> list[Path]:
+def record_files(place: Path) -> list[Path]:
+    """The files of all records in a place: itself, in a run directory, or anywhere in a folder.
+
+    Raises:
+        HadError: there is no such place.
+    """
     if place.is_file():
         return [place]
     if not place.is_dir():
         raise HadError(f"{place}: no such record, run directory or folder of records")
-    if (place / RECORD).is_file():
-        return [place / RECORD]
-    return sorted(place.rglob("*.json"))
+    runs = {file.parent for file in place.rglob(RECORD)}
+    # A run directory holds other JSON files as well.
+    others = [f for f in place.rglob("*.json") if runs.isdisjoint(f.parents)]
+    return sorted([*(run / RECORD for run in runs), *others])
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_record(file: Path) -> dict[str, Any]:
+    """One record.
+
+    Raises:
+        HadError: the file is none.
+    """
     try:
         record: dict[str, Any] = json.loads(file.read_text())
     except (OSError, ValueError) as error:
