@@ -53,18 +53,23 @@ def _run(place: Path) -> Run:
 
 
 def _tables(answer: Answer) -> list[formats.Rows]:
-    """Settings, environment and results; without those that would be empty."""
-    comparison, names = answer.comparison, [answer.first, answer.second]
+    """What is compared, settings, environment and results; without those that would be empty."""
+    comparison = answer.comparison
     tables: list[formats.Rows] = [
-        ([title, *names], [_values(each) for each in differences])
-        for title, differences in (
-            ("setting", comparison.settings),
-            ("environment", comparison.environment),
-        )
-        if differences
+        (["", "run"], [["A", answer.first], ["B", answer.second]]),
+        (["setting", "A", "B"], [_values(each) for each in comparison.settings]),
+        (["environment", "A", "B"], [_values(each) for each in comparison.environment]),
+        (
+            ["result", "A", "B", "B - A"],
+            [[*_numbers(each), _change(each)] for each in comparison.results if _matters(each)],
+        ),
     ]
-    results = [[*_numbers(each), _change(each)] for each in comparison.results]
-    return [*tables, (["result", *names, "difference"], results)]
+    return [table for table in tables if table[1]]
+
+
+def _matters(each: Difference) -> bool:
+    """Costs are many, and equal ones tell nothing; JSON has them all."""
+    return not each.key.startswith("hw/") or each.change != 0
 
 
 def _values(each: Difference) -> list[str]:

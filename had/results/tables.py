@@ -76,7 +76,9 @@ def cost_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def grid(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Headers and cells as a table."""
-    table = Table(*headers, box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD)
+    for header in headers:
+        table.add_column(header, overflow="fold")  # nothing is cut off
     for row in rows:
         table.add_row(*row)
     return table

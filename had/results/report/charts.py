@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 from had.errors import HadError
@@ -126,4 +128,17 @@ def legend_below(axis: Axes, columns: int = 2) -> None:
     figure = axis.figure
     handles, labels = axis.get_legend_handles_labels()
     if labels:
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+        names = [wrapped(label, 68 // columns) for label in labels]
+        figure.legend(handles, names, loc="outside lower center", ncols=columns)
+
+
+def wrapped(text: str, width: int = 24) -> str:
+    """Text in lines of as many letters at most, as far as words allow."""
+    return textwrap.fill(text, width, break_long_words=False)
+
+
+def bars(spreads: Sequence[float | None]) -> list[float] | None:
+    """Lengths of error bars; none where a spread is not known."""
+    if not any(spreads):
+        return None
+    return [nan if spread is None else spread for spread in spreads]

@@ -21,13 +21,13 @@ class Table:
         headers: with units where a column has one.
         rows: of as many cells.
         caption: what the table shows.
-        folded: shown only when asked for, where a page can do that.
+        folded: the line that unfolds it, where a page can fold; empty: it is shown at once.
     """
 
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str
-    folded: bool = False
+    folded: str = ""
 
 
 @dataclass(frozen=True)

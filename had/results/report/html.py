@@ -15,6 +15,7 @@ from had.results.report.elements import Element, Figure, Report, Section, Table,
 STYLE = Path(__file__).with_name("style.css")
 # Nothing is loaded, whatever a page contains; data: is where heat maps keep their pixels.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_LONG = 40  # letters of a cell that may be broken into lines
 _NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( [%±].*| \(.*\))?|-?")
 
 
@@ -65,13 +66,15 @@ def _table(table: Table) -> str:
     numeric = [all(_NUMBER.fullmatch(cell) for cell in column) for column in _columns(table)]
     head = _cells("th", table.headers, numeric, ' scope="col"')
     rows = "\n".join(_cells("td", row, numeric) for row in table.rows)
+    # The caption stands outside of what scrolls, so that it is whole on a narrow screen.
     shown = (
-        f'<div class="table"><table>\n<caption>{escape(table.caption)}</caption>\n'
+        '<figure class="table">\n<div class="scroll" tabindex="0"><table>\n'
         f"<thead>{head}</thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>\n"
+        f"<figcaption>{escape(table.caption)}</figcaption>\n</figure>\n"
     )
     if not table.folded:
         return shown
-    return f"<details><summary>{escape(table.caption)}</summary>\n{shown}</details>\n"
+    return f"<details><summary>{escape(table.folded)}</summary>\n{shown}</details>\n"
 
 
 def _columns(table: Table) -> list[list[str]]:
@@ -79,11 +82,17 @@ def _columns(table: Table) -> list[list[str]]:
 
 
 def _cells(tag: str, cells: Sequence[str], numeric: Sequence[bool], further: str = "") -> str:
-    marked = [' class="number"' if each else "" for each in numeric]
     shown = [
-        f"<{tag}{further}{mark}>{escape(c)}</{tag}>" for c, mark in zip(cells, marked, strict=True)
+        f"<{tag}{further}{_class(cell, number)}>{escape(cell)}</{tag}>"
+        for cell, number in zip(cells, numeric, strict=True)
     ]
     return f"<tr>{''.join(shown)}</tr>"
+
+
+def _class(cell: str, number: bool) -> str:
+    if number:
+        return ' class="number"'
+    return ' class="long"' if len(cell) > _LONG else ""
 
 
 def _figure(figure: Figure) -> str:

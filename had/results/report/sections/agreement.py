@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from had.results.records import Record
-from had.results.report.charts import color, drawing, legend_below, marker
+from had.results.report.charts import bars, color, drawing, legend_below, marker
 from had.results.report.elements import Element, Figure, Section, Table, Text
 from had.results.report.runs import Group, Run
 from had.results.statistics import Estimate
@@ -43,13 +43,14 @@ def _by_layer(group: Group) -> dict[int, Estimate]:
 
 
 def _figure(by_group: dict[str, dict[int, Estimate]]) -> Figure:
-    with drawing(height=2.9 + 0.18 * ((len(by_group) + 1) // 2)) as sheet:
+    with drawing(height=2.9 + 0.12 * sum(1 + len(name) // 34 for name in by_group)) as sheet:
         (axis,) = sheet.axes
         for index, (name, layers) in enumerate(by_group.items()):
+            aside = 0.06 * (index - (len(by_group) - 1) / 2)  # bars side by side
             axis.errorbar(
-                list(layers),
+                [layer + aside for layer in layers],
                 [each.mean for each in layers.values()],
-                [each.deviation or 0.0 for each in layers.values()],
+                bars([each.deviation for each in layers.values()]),
                 marker=marker(index),
                 color=color(index),
                 markersize=4,

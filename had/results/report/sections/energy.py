@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from statistics import mean
 
 from had.hardware.plots import pareto_front
-from had.results.report.charts import INK, color, drawing, legend_below, marker
+from had.results.report.charts import INK, bars, color, drawing, legend_below, marker
 from had.results.report.elements import Figure, Section, Table, Text
 from had.results.report.runs import Group, Run, row_name
 from had.results.report.sections.scores import drop_label
 from had.results.statistics import Row, rows_of
 from had.results.views import with_spread
 
-_ENERGY = "energy_per_query_nj"
-_RATIO = "energy_ratio"
+_ENERGY = "onchip_energy_per_query_nj"
+_RATIO = "energy_ratio"  # of these
 TEACHER = "teacher"
 
 
@@ -25,6 +25,7 @@ class Point:
 
     Attributes:
         name: of the recipe, or of the teacher.
+        model: its label.
         accelerator: where it is priced.
         energy: nJ a query, the mean over tasks and seeds.
         ratio: of the energy to the baseline's; None if it was not recorded.
@@ -33,6 +34,7 @@ class Point:
     """
 
     name: str
+    model: str
     accelerator: str
     energy: float
     ratio: float | None
@@ -58,15 +60,20 @@ def _points(runs: Sequence[Run]) -> list[Point]:
     names = dict.fromkeys(
         key.split("/")[1] for run in runs for key in run.record if key.endswith(f"/{_ENERGY}")
     )
-    found = [_point(row, rows, name) for name in names for row in rows]
-    points = [point for point in found if point is not None]
-    # The baseline is dense attention in full precision, so what it costs is what the teacher costs.
-    dense = [point for point in points if point.ratio == 1.0]
-    kept = [point for point in points if point.ratio != 1.0]
-    for name in dict.fromkeys(point.accelerator for point in dense):
-        cost = mean(point.energy for point in dense if point.accelerator == name)
-        kept.insert(0, Point(TEACHER, name, cost, 1.0, 0.0, None))
-    return kept
+    found = [point for name in names for row in rows if (point := _point(row, rows, name))]
+    students = [point for point in found if point.ratio != 1.0]
+    return [*_teachers([point for point in found if point.ratio == 1.0]), *students]
+
+
+def _teachers(dense: Sequence[Point]) -> list[Point]:
+    """The baseline is dense attention in full precision: what it costs is what teachers cost."""
+    energies: dict[tuple[str, str], list[float]] = {}
+    for point in dense:
+        energies.setdefault((point.model, point.accelerator), []).append(point.energy)
+    return [
+        Point(f"{TEACHER} {model}", model, accelerator, mean(each), 1.0, 0.0, None)
+        for (model, accelerator), each in energies.items()
+    ]
 
 
 def _point(row: Row, rows: Sequence[Row], accelerator: str) -> Point | None:
@@ -75,7 +82,8 @@ def _point(row: Row, rows: Sequence[Row], accelerator: str) -> Point | None:
         return None
     ratios = _values(row, f"hw/{accelerator}/{_RATIO}")
     ratio = mean(ratios) if ratios else None
-    return Point(row_name(row, rows), accelerator, mean(energies), ratio, row.drop, row.error)
+    name = row_name(row, rows)
+    return Point(name, row.model, accelerator, mean(energies), ratio, row.drop, row.error)
 
 
 def _values(row: Row, key: str) -> list[float]:
@@ -91,32 +99,30 @@ def _figure(points: Sequence[Point], front: Sequence[tuple[float, float]], label
             axis.errorbar(
                 [point.energy for point in own],
                 [point.drop for point in own],
-                [point.error or 0.0 for point in own],
+                bars([point.error for point in own]),
                 fmt=marker(index),
                 color=color(index),
                 markersize=5,
+                elinewidth=0.8,
                 capsize=3,
-                label=f"{TEACHER}: {name}" if own[0].name == TEACHER else name,
+                label=f"{TEACHER}: {name}" if own[0].ratio == 1.0 else name,
             )
         costs, scores = zip(*front, strict=True)
-        axis.step(
-            *(costs, [-score for score in scores]),
-            where="post",
-            color=INK,
-            linewidth=0.9,
-            label="Pareto front",
-        )
+        drops = [-score for score in scores]
+        axis.step(costs, drops, where="post", color=INK, linewidth=0.9)
+        ring = {"markersize": 10, "markerfacecolor": "none", "linestyle": "none"}
+        axis.plot(costs, drops, marker="o", color=INK, label="Pareto front", **ring)
         axis.set_xscale("log")
         axis.invert_yaxis()
-        axis.set(xlabel="attention energy per query, nJ", ylabel=label)
+        axis.set(xlabel="on-chip attention energy per query, nJ", ylabel=label)
         legend_below(axis, columns=3)
     return Figure(
         "energy",
         sheet.svg,
         f"{len(points)} points on {', '.join(accelerators)}; the table has the numbers.",
-        f"Mean drop ({label}; up is better) against the energy of attention per query, off-chip "
-        "traffic included, by accelerator. Bars: ± one standard error from the seeds. The step "
-        "line joins the points that no cheaper one equals.",
+        f"Mean over tasks ({label}; up is better) against the on-chip energy of attention per "
+        "query in nJ, by accelerator. Bars: ± one standard error from the seeds. "
+        "Ringed: the Pareto front, which no cheaper point equals.",
     )
 
 
@@ -134,6 +140,6 @@ def _table(points: Sequence[Point], front: Sequence[tuple[float, float]]) -> Tab
     return Table(
         headers,
         rows,
-        "Energy of attention per query of the runs' real lengths, cheapest first; mean drop over "
-        "tasks ± its standard error from the seeds.",
+        "On-chip energy of attention per query at the lengths that were evaluated, cheapest first; "
+        "mean drop over tasks ± its standard error from the seeds.",
     )

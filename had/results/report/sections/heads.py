@@ -50,7 +50,7 @@ def _sigmas(group: Group, found: Inspection) -> Figure:
             ]
             axis.plot(*zip(*points, strict=True), marker(index), color=color(index), markersize=4)
             axis.plot([], [], marker(index), color=color(index), label=f"sigma of a {role}")
-        axis.set(xlabel="layer", ylabel="sigma, as queries and keys")
+        axis.set(xlabel="layer", ylabel="sigma, in units of queries and keys")
         axis.set_ylim(bottom=0)
         axis.set_xlim(-0.5, len(found.layers) - 0.5)
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -61,9 +61,8 @@ def _sigmas(group: Group, found: Inspection) -> Figure:
         f"sigma-{group.slug}",
         sheet.svg,
         f"Sigma of queries and keys in {len(found.layers)} layers; the table has the numbers.",
-        f"{group.name}: the magnitudes that signs are multiplied with, {which}, in the units of "
-        "the model's queries and keys (seed "
-        f"{group.runs[0].record['seed']}).",
+        f"{group.name}: the magnitudes that signs are multiplied with, {which}, in units of the "
+        f"model's queries and keys. Seed {group.runs[0].record['seed']}.",
     )
 
 
@@ -80,7 +79,7 @@ def _bits(group: Group, found: Inspection) -> Figure:
             for layer in found.layers[:-1]:
                 first += len(layer.bits[role].ones)
                 axis.axhline(first - 0.5, color=INK, linewidth=0.6)
-            axis.set(xlabel="bit of the head", title=f"{role}")
+            axis.set(xlabel="bit of the head", title=role)
             _layer_ticks(axis, [len(layer.bits[role].ones) for layer in found.layers])
         sheet.axes[0].set_ylabel("layer, a row a head")
         sheet.figure.colorbar(image, ax=sheet.axes, label="share of ones", shrink=0.9)
@@ -114,13 +113,11 @@ def _table(group: Group, found: Inspection) -> Table:
         for head in range(_count(layer))
     ]
     counted = (
-        " Ones: mean share of ones. Entropy: mean over bits, each for itself, in bits. Stuck: "
-        f"bits that are the same in more than {1 - STUCK:.0%} of the tokens."
-        if found.tokens
-        else ""
+        "Ones: mean share of ones. Entropy: mean over bits, each for itself, in bits. Stuck: bits "
+        f"that are the same in more than {1 - STUCK:.0%} of the tokens."
     )
-    text = f"{group.name}: every head.{counted}"
-    return Table(headers, rows, text, folded=True)
+    text = f"{group.name}. {counted if found.tokens else ''}".rstrip()
+    return Table(headers, rows, text, folded=f"{group.name}: every head in numbers")
 
 
 _BITS = ("ones", "entropy", "stuck")

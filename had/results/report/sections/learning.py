@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from had.results.report.charts import color, drawing, legend_below, mark_border, mark_stages
 from had.results.report.curves import stage_starts
@@ -21,6 +21,7 @@ LOSSES = {
     "task": "task: the task's own loss",
 }
 """Parts of the loss, unweighted, with their units."""
+_DASHES = ("solid", "dashed", "dashdot", "dotted")
 
 
 def learning(runs: Sequence[Run], groups: Sequence[Group]) -> Section:
@@ -74,14 +75,17 @@ def _figure(group: Group) -> Figure:
             for start in starts:
                 mark_border(loss, start)
         legend_below(loss)
-    seeds = ", ".join(str(plot.run.record["seed"]) for plot in plots)
+    seeds = ", ".join(
+        f"{plot.run.record['seed']} {_DASHES[index % len(_DASHES)]}"
+        for index, plot in enumerate(plots)
+    )
     between = f" Stages: {', '.join(stages)}." if starts else " The run has not logged its stages."
     return Figure(
         f"learning-{group.slug}",
         sheet.svg,
         f"Score and losses of {group.name} over {last + 1} steps.",
-        f"{group.name}: above, {plots[0].metric} on the evaluation set while training, dotted the "
-        f"teacher's; below, parts of the loss, before their weights. A line a seed ({seeds})."
+        f"{group.name}: above, {plots[0].metric} on the evaluation set while training, and level "
+        f"the finished teacher's; below, parts of the loss, before their weights. Seeds: {seeds}."
         f"{between}",
     )
 
@@ -94,23 +98,30 @@ def _stages(run: Run) -> tuple[list[str], list[int]]:
 
 
 def _draw_validation(axis: Axes, plots: Sequence[Plot]) -> None:
-    for plot in plots:
-        axis.plot(*_line(plot.validation), color=color(0), marker="o", markersize=3, linewidth=1)
+    for index, plot in enumerate(plots):
+        style = _style(index)
+        axis.plot(*_line(plot.validation), color=color(0), marker="o", markersize=3, **style)
         teacher = plot.run.record.get(f"teacher/{plot.metric}")
         if teacher is not None:
-            axis.axhline(teacher, color=color(1), linestyle=":", linewidth=1)
+            axis.axhline(teacher, color=color(4), zorder=0, **style)
     axis.set_ylabel(plots[0].metric)
 
 
 def _draw_losses(axis: Axes, plots: Sequence[Plot]) -> None:
-    for index, (name, label) in enumerate(LOSSES.items()):
-        for curve in [plot.losses[name] for plot in plots if plot.losses[name]]:
-            known = label in axis.get_legend_handles_labels()[1]
-            axis.plot(
-                *_line(curve), color=color(index), linewidth=1, label=None if known else label
-            )
+    for part, (name, label) in enumerate(LOSSES.items()):
+        curves = [plot.losses[name] for plot in plots]
+        for index, curve in enumerate(curves):
+            if curve:
+                first = not any(curves[:index])
+                shown = {"color": color(part), "label": label if first else None}
+                axis.plot(*_line(curve), **shown, **_style(index))
     axis.set_yscale("log")
     axis.set(xlabel="optimizer step", ylabel="training loss")
+
+
+def _style(seed: int) -> dict[str, Any]:
+    """Seeds differ by their dashes."""
+    return {"linestyle": _DASHES[seed % len(_DASHES)], "linewidth": 1}
 
 
 def _line(curve: dict[int, float]) -> tuple[list[int], list[float]]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from had.results.plots import drops_against, ticks_at
-from had.results.report.charts import color, drawing, legend_below, marker, zero_line
+from had.results.report.charts import (
+    bars,
+    color,
+    drawing,
+    legend_below,
+    marker,
+    wrapped,
+    zero_line,
+)
 from had.results.report.elements import Figure, Section, Table, Text
 from had.results.report.runs import Group, Run, row_name
 from had.results.statistics import rows_of
@@ -48,7 +56,9 @@ def scores(runs: Sequence[Run], groups: Sequence[Group]) -> Section:
 def _drops(runs: Sequence[Run]) -> Figure:
     rows = rows_of(run.record for run in runs)
     tasks = sorted({task for row in rows for task in row.cells})
-    with drawing(height=1.1 + 0.28 * len(rows) + 0.2 * (len(tasks) > 1)) as sheet:
+    names = [wrapped(row_name(row, rows)) for row in rows]
+    lines = sum(max(2, 1 + name.count("\n")) for name in names)
+    with drawing(height=1.1 + 0.15 * lines + 0.2 * (1 + len(tasks) // 5)) as sheet:
         (axis,) = sheet.axes
         for index, task in enumerate(tasks):
             own = [(place, row) for place, row in enumerate(rows) if task in row.cells]
@@ -57,7 +67,7 @@ def _drops(runs: Sequence[Run]) -> Figure:
             axis.errorbar(
                 [drop.mean for drop in drops],
                 places,
-                xerr=[drop.deviation or 0.0 for drop in drops],
+                xerr=bars([drop.deviation for drop in drops]),
                 fmt=marker(index),
                 color=color(index),
                 markersize=5,
@@ -65,7 +75,7 @@ def _drops(runs: Sequence[Run]) -> Figure:
                 label=task,
             )
         zero_line(axis, vertical=True)
-        axis.set_yticks(range(len(rows)), [row_name(row, rows) for row in rows])
+        axis.set_yticks(range(len(rows)), names)
         axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.set_xlabel(drop_label(runs))
         if len(tasks) > 1:
@@ -89,8 +99,9 @@ def _against_n(runs: Sequence[Run]) -> list[Figure]:
         (axis,) = sheet.axes
         for index, (name, points) in enumerate(curves.items()):
             x, drops, errors = zip(*points, strict=True)
+            aside = 1 + 0.02 * (index - (len(curves) - 1) / 2)  # bars side by side
             axis.errorbar(
-                *(x, drops, errors),
+                *([place * aside for place in x], drops, bars(errors)),
                 marker=marker(index),
                 color=color(index),
                 markersize=5,

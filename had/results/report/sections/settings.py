@@ -34,8 +34,9 @@ def _settings(groups: Sequence[Group]) -> list[Element]:
         headers = ["setting", *(group.name for group in groups)]
         elements.append(Table(headers, cells, "Settings that differ; - where one has no such key."))
     common = [[key, text_of(row[0])] for key, row in rows.items() if key not in differing]
-    caption = "Settings that all have in common" if len(groups) > 1 else "All settings"
-    elements.append(Table(["setting", "value"], common, f"{caption}, but for seeds.", folded=True))
+    title = "Settings that all have in common" if len(groups) > 1 else "All settings"
+    text = "Of the first seed, without what only decides where a run goes and what it shows."
+    elements.append(Table(["setting", "value"], common, text, folded=title))
     return elements
 
 
