@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from had.commands.inspection import inspect
+from had.errors import HadError
 from had.results.report.build import MARKDOWN, PAGE, build, write
+from had.results.report.heads import Inspection
 from had.results.report.runs import Group, groups_of, read_runs
 
 log = logging.getLogger(__name__)
@@ -33,8 +35,7 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     runs = read_runs(arguments.places)
     groups = groups_of(runs)
-    looked_at = [] if arguments.no_bits else _at_hand(groups)
-    inspections = {name: inspect(directory) for name, directory in looked_at}
+    inspections = {} if arguments.no_bits else _inspections(groups)
     report = build(runs, groups, inspections, f"had report {shlex.join(argv)}")
     write(report, arguments.out)
     log.info("%s\n%s", arguments.out / PAGE, arguments.out / MARKDOWN)
@@ -44,10 +45,13 @@ def main(argv: Sequence[str]) -> int:
 _PLACES = "run directories, records, or folders of either"
 
 
-def _at_hand(groups: Sequence[Group]) -> list[tuple[str, Path]]:
-    """One run directory a group: seeds look alike, and each takes a model's time to load."""
-    found = []
+def _inspections(groups: Sequence[Group]) -> dict[str, Inspection]:
+    """One student a group: seeds look alike, and each takes a model's time to load."""
+    found = {}
     for group in groups:
-        directories = [run.directory for run in group.runs if run.directory is not None]
-        found += [(group.name, directory) for directory in directories[:1]]
+        for directory in [run.directory for run in group.runs if run.directory is not None][:1]:
+            try:
+                found[group.name] = inspect(directory)
+            except HadError as error:  # a report on the others is worth more than none
+                log.warning("%s: its student is left out: %s", directory, error)
     return found

@@ -22,7 +22,7 @@ INK = "#1b1f24"  # of text and axes: renderers exchange it for the colour of the
 COLORS = ("#3b82c4", "#dd7733", "#2f9e77", "#b565a7", "#b08d1e", "#6d7bd6", "#8b8f98", "#c0504d")
 MARKERS = "osD^vPX*"
 _FADED = "#8b8f98"
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.hashsalt": "had",  # the same numbers give the same file
     "svg.fonttype": "none",
     "font.size": 9,
@@ -115,6 +115,31 @@ def mark_stages(axis: Axes, starts: Sequence[int], names: Sequence[str], end: in
 def mark_border(axis: Axes, step: int) -> None:
     """A line where a stage begins."""
     axis.axvline(step, color=_FADED, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
+
+
+def log_ticks(axis: Axes, side: str) -> None:
+    """A logarithmic scale with plain numbers, few enough to stand beside each other.
+
+    Args:
+        axis: with everything drawn that decides its range.
+        side: "x" or "y".
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set(**{f"{side}scale": "log"})
+    scale = {"x": axis.xaxis, "y": axis.yaxis}[side]
+    low, high = scale.get_view_interval()
+    steps = (1, 2, 5) if high / low < 300 else (1,)
+    scale.set_major_locator(LogLocator(subs=steps))
+    scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    scale.set_minor_formatter(NullFormatter())
+
+
+def whole_ticks(axis: Axes) -> None:
+    """Ticks at whole numbers of the x axis alone."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def zero_line(axis: Axes, *, vertical: bool = False) -> None:

@@ -71,11 +71,11 @@ class Group:
     row: Row
     runs: tuple[Run, ...]
 
-    @property
-    def slug(self) -> str:
-        """The name as part of a file name."""
-        text = "".join(c if c.isalnum() or c == "." else "-" for c in self.name)
-        return "-".join(part for part in text.split("-") if part)
+
+def slug(name: str) -> str:
+    """A name as part of a file name."""
+    text = "".join(c if c.isalnum() or c == "." else "-" for c in name)
+    return "-".join(part for part in text.split("-") if part)
 
 
 def read_runs(places: Iterable[Path]) -> list[Run]:

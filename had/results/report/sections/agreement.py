@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from had.results.records import Record
-from had.results.report.charts import bars, color, drawing, legend_below, marker
+from had.results.report.charts import bars, color, drawing, legend_below, marker, whole_ticks
 from had.results.report.elements import Element, Figure, Section, Table, Text
 from had.results.report.runs import Group, Run
 from had.results.statistics import Estimate
@@ -60,7 +60,7 @@ def _figure(by_group: dict[str, dict[int, Estimate]]) -> Figure:
             )
         axis.set(xlabel="layer", ylabel="KL(teacher || student), nats")
         axis.set_ylim(bottom=0)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        whole_ticks(axis)
         legend_below(axis)
     return Figure(
         "agreement",

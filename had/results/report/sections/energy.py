@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
+from typing import Any
 
 from had.hardware.plots import pareto_front
-from had.results.report.charts import INK, bars, color, drawing, legend_below, marker
-from had.results.report.elements import Figure, Section, Table, Text
-from had.results.report.runs import Group, Run, row_name
+from had.results.report.charts import INK, bars, color, drawing, legend_below, log_ticks, marker
+from had.results.report.elements import Element, Figure, Section, Table, Text
+from had.results.report.runs import Group, Run, row_name, slug
 from had.results.report.sections.scores import drop_label
 from had.results.statistics import Row, rows_of
 from had.results.views import with_spread
@@ -25,7 +26,6 @@ class Point:
 
     Attributes:
         name: of the recipe, or of the teacher.
-        model: its label.
         accelerator: where it is priced.
         energy: nJ a query, the mean over tasks and seeds.
         ratio: of the energy to the baseline's; None if it was not recorded.
@@ -34,7 +34,6 @@ class Point:
     """
 
     name: str
-    model: str
     accelerator: str
     energy: float
     ratio: float | None
@@ -42,38 +41,58 @@ class Point:
     error: float | None
 
 
+@dataclass(frozen=True)
+class Field:
+    """Rows that may be compared: one model on the same tasks.
+
+    Attributes:
+        name: what is compared.
+        points: students, and the teacher on the baseline.
+        label: what a drop is counted in.
+    """
+
+    name: str
+    points: Sequence[Point]
+    label: str
+
+    @property
+    def front(self) -> list[tuple[float, float]]:
+        """Energy and negative drop of the points that no cheaper one equals."""
+        return pareto_front([(point.energy, -point.drop) for point in self.points])
+
+
 def energy(runs: Sequence[Run], groups: Sequence[Group]) -> Section:
-    """The figure, and the table behind it."""
-    points = _points(runs)
-    if not points:
-        text = "No record holds a cost (hw/...): these runs were made with hardware=none."
-        return Section("energy", "Accuracy against energy", [Text(text)])
-    front = pareto_front([(point.energy, -point.drop) for point in points])
-    label = drop_label(runs)
-    return Section(
-        "energy", "Accuracy against energy", [_figure(points, front, label), _table(points, front)]
-    )
+    """A figure for every model and set of tasks, and the table behind it."""
+    elements: list[Element] = []
+    for field in _fields(runs):
+        elements += [_figure(field), _table(field)]
+    text = "No record holds a cost (hw/...): these runs were made with hardware=none."
+    return Section("energy", "Accuracy against energy", elements or [Text(text)])
 
 
-def _points(runs: Sequence[Run]) -> list[Point]:
+def _fields(runs: Sequence[Run]) -> list[Field]:
     rows = rows_of(run.record for run in runs)
-    names = dict.fromkeys(
-        key.split("/")[1] for run in runs for key in run.record if key.endswith(f"/{_ENERGY}")
-    )
-    found = [point for name in names for row in rows if (point := _point(row, rows, name))]
-    students = [point for point in found if point.ratio != 1.0]
-    return [*_teachers([point for point in found if point.ratio == 1.0]), *students]
-
-
-def _teachers(dense: Sequence[Point]) -> list[Point]:
-    """The baseline is dense attention in full precision: what it costs is what teachers cost."""
-    energies: dict[tuple[str, str], list[float]] = {}
-    for point in dense:
-        energies.setdefault((point.model, point.accelerator), []).append(point.energy)
-    return [
-        Point(f"{TEACHER} {model}", model, accelerator, mean(each), 1.0, 0.0, None)
-        for (model, accelerator), each in energies.items()
+    comparable: dict[str, list[Row]] = {}
+    for row in rows:
+        comparable.setdefault(f"{row.model} on {', '.join(row.cells)}", []).append(row)
+    fields = [
+        Field(name, _points(own), drop_label([record for row in own for record in row.records]))
+        for name, own in comparable.items()
     ]
+    return [field for field in fields if field.points]
+
+
+def _points(rows: Sequence[Row]) -> list[Point]:
+    keys = dict.fromkeys(key for row in rows for record in row.records for key in record)
+    names = [key.split("/")[1] for key in keys if key.endswith(f"/{_ENERGY}")]
+    found = [point for name in names for row in rows if (point := _point(row, rows, name))]
+    # The baseline is dense attention in full precision: what it costs is what the teacher costs.
+    dense = [point for point in found if point.ratio == 1.0]
+    students = [point for point in found if point.ratio != 1.0]
+    if not dense:
+        return students
+    cost = mean(point.energy for point in dense)
+    return [Point(TEACHER, dense[0].accelerator, cost, 1.0, 0.0, None), *students]
 
 
 def _point(row: Row, rows: Sequence[Row], accelerator: str) -> Point | None:
@@ -82,15 +101,15 @@ def _point(row: Row, rows: Sequence[Row], accelerator: str) -> Point | None:
         return None
     ratios = _values(row, f"hw/{accelerator}/{_RATIO}")
     ratio = mean(ratios) if ratios else None
-    name = row_name(row, rows)
-    return Point(name, row.model, accelerator, mean(energies), ratio, row.drop, row.error)
+    return Point(row_name(row, rows), accelerator, mean(energies), ratio, row.drop, row.error)
 
 
 def _values(row: Row, key: str) -> list[float]:
     return [record[key] for record in row.records if key in record]
 
 
-def _figure(points: Sequence[Point], front: Sequence[tuple[float, float]], label: str) -> Figure:
+def _figure(field: Field) -> Figure:
+    points = field.points
     accelerators = list(dict.fromkeys(point.accelerator for point in points))
     with drawing(height=3.8) as sheet:
         (axis,) = sheet.axes
@@ -107,26 +126,27 @@ def _figure(points: Sequence[Point], front: Sequence[tuple[float, float]], label
                 capsize=3,
                 label=f"{TEACHER}: {name}" if own[0].ratio == 1.0 else name,
             )
-        costs, scores = zip(*front, strict=True)
+        costs, scores = zip(*field.front, strict=True)
         drops = [-score for score in scores]
         axis.step(costs, drops, where="post", color=INK, linewidth=0.9)
-        ring = {"markersize": 10, "markerfacecolor": "none", "linestyle": "none"}
+        ring: dict[str, Any] = {"markersize": 10, "markerfacecolor": "none", "linestyle": "none"}
         axis.plot(costs, drops, marker="o", color=INK, label="Pareto front", **ring)
-        axis.set_xscale("log")
+        log_ticks(axis, "x")
         axis.invert_yaxis()
-        axis.set(xlabel="on-chip attention energy per query, nJ", ylabel=label)
+        axis.set(xlabel="on-chip attention energy per query, nJ", ylabel=field.label)
         legend_below(axis, columns=3)
     return Figure(
-        "energy",
+        f"energy-{slug(field.name)}",
         sheet.svg,
         f"{len(points)} points on {', '.join(accelerators)}; the table has the numbers.",
-        f"Mean over tasks ({label}; up is better) against the on-chip energy of attention per "
-        "query in nJ, by accelerator. Bars: ± one standard error from the seeds. "
+        f"{field.name}: mean over tasks ({field.label}; up is better) against the on-chip energy "
+        "of attention per query in nJ, by accelerator. Bars: ± one standard error from the seeds. "
         "Ringed: the Pareto front, which no cheaper point equals.",
     )
 
 
-def _table(points: Sequence[Point], front: Sequence[tuple[float, float]]) -> Table:
+def _table(field: Field) -> Table:
+    front = field.front
     rows = [
         [
             *(point.name, point.accelerator, f"{point.energy:.4g}"),
@@ -134,12 +154,12 @@ def _table(points: Sequence[Point], front: Sequence[tuple[float, float]]) -> Tab
             with_spread(point.drop, point.error),
             "yes" if (point.energy, -point.drop) in front else "",
         ]
-        for point in sorted(points, key=lambda point: point.energy)
+        for point in sorted(field.points, key=lambda point: point.energy)
     ]
     headers = ["model", "accelerator", "nJ/query", "ratio to baseline", "mean drop", "on the front"]
     return Table(
         headers,
         rows,
-        "On-chip energy of attention per query at the lengths that were evaluated, cheapest first; "
-        "mean drop over tasks ± its standard error from the seeds.",
+        f"{field.name}: on-chip energy of attention per query at the lengths that were evaluated, "
+        "cheapest first; mean drop over tasks ± its standard error from the seeds.",
     )

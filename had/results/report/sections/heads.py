@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from had.results.report.charts import INK, color, drawing, legend_below, marker
+from had.results.report.charts import INK, color, drawing, legend_below, marker, whole_ticks
 from had.results.report.elements import Element, Figure, Section, Table, Text
 from had.results.report.heads import STUCK, Inspection, LayerHeads
-from had.results.report.runs import Group
+from had.results.report.runs import Group, slug
 
 ROLES = ("query", "key")
 
@@ -25,7 +25,7 @@ def heads(groups: Sequence[Group], inspections: Mapping[str, Inspection]) -> Sec
             elements += _shown(group, found)
     if missing := [group.name for group in groups if group.name not in inspections]:
         elements.append(
-            Text(f"No student at hand, as there is no run directory: {'; '.join(missing)}.")
+            Text(f"Students that were not looked at or are not at hand: {'; '.join(missing)}.")
         )
     return Section("heads", "Sigma and bits by head", elements)
 
@@ -53,12 +53,12 @@ def _sigmas(group: Group, found: Inspection) -> Figure:
         axis.set(xlabel="layer", ylabel="sigma, in units of queries and keys")
         axis.set_ylim(bottom=0)
         axis.set_xlim(-0.5, len(found.layers) - 0.5)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        whole_ticks(axis)
         legend_below(axis)
     shared = all(len(each) == 1 for layer in found.layers for each in layer.sigma.values())
     which = "one for all heads of a layer" if shared else "a mark a head"
     return Figure(
-        f"sigma-{group.slug}",
+        f"sigma-{slug(group.name)}",
         sheet.svg,
         f"Sigma of queries and keys in {len(found.layers)} layers; the table has the numbers.",
         f"{group.name}: the magnitudes that signs are multiplied with, {which}, in units of the "
@@ -84,7 +84,7 @@ def _bits(group: Group, found: Inspection) -> Figure:
         sheet.axes[0].set_ylabel("layer, a row a head")
         sheet.figure.colorbar(image, ax=sheet.axes, label="share of ones", shrink=0.9)
     return Figure(
-        f"bits-{group.slug}",
+        f"bits-{slug(group.name)}",
         sheet.svg,
         f"Heat maps of the share of ones of every bit of {rows} heads; the table sums them up.",
         f"{group.name}: the share of tokens in which a bit is 1, by layer, head and bit: 0.5 (no "

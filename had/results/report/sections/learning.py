@@ -6,10 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from had.results.report.charts import color, drawing, legend_below, mark_border, mark_stages
+from had.results.report.charts import (
+    color,
+    drawing,
+    legend_below,
+    log_ticks,
+    mark_border,
+    mark_stages,
+)
 from had.results.report.curves import stage_starts
 from had.results.report.elements import Element, Figure, Section, Text
-from had.results.report.runs import Group, Run
+from had.results.report.runs import Group, Run, slug
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,7 +88,7 @@ def _figure(group: Group) -> Figure:
     )
     between = f" Stages: {', '.join(stages)}." if starts else " The run has not logged its stages."
     return Figure(
-        f"learning-{group.slug}",
+        f"learning-{slug(group.name)}",
         sheet.svg,
         f"Score and losses of {group.name} over {last + 1} steps.",
         f"{group.name}: above, {plots[0].metric} on the evaluation set while training, and level "
@@ -113,9 +120,10 @@ def _draw_losses(axis: Axes, plots: Sequence[Plot]) -> None:
         for index, curve in enumerate(curves):
             if curve:
                 first = not any(curves[:index])
-                shown = {"color": color(part), "label": label if first else None}
+                shown: dict[str, Any] = {"color": color(part), "label": label if first else None}
                 axis.plot(*_line(curve), **shown, **_style(index))
-    axis.set_yscale("log")
+    if any(any(plot.losses.values()) for plot in plots):
+        log_ticks(axis, "y")
     axis.set(xlabel="optimizer step", ylabel="training loss")
 
 

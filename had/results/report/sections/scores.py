@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from had.results.plots import drops_against, ticks_at
+from had.results.records import Record
 from had.results.report.charts import (
     bars,
     color,
@@ -23,9 +24,9 @@ DROP = "drop below the teacher, points of 100"
 RATIO = "perplexity above the teacher's, %"
 
 
-def drop_label(runs: Sequence[Run]) -> str:
+def drop_label(records: Sequence[Record]) -> str:
     """What a drop is counted in: tasks with a perplexity compare by its ratio."""
-    ratios = {"score/ratio" in run.record for run in runs}
+    ratios = {"score/ratio" in record for record in records}
     if ratios == {True}:
         return RATIO
     return DROP if ratios == {False} else "drop, points of 100, or % more perplexity"
@@ -54,7 +55,8 @@ def scores(runs: Sequence[Run], groups: Sequence[Group]) -> Section:
 
 
 def _drops(runs: Sequence[Run]) -> Figure:
-    rows = rows_of(run.record for run in runs)
+    records = [run.record for run in runs]
+    rows, label = rows_of(records), drop_label(records)
     tasks = sorted({task for row in rows for task in row.cells})
     names = [wrapped(row_name(row, rows)) for row in rows]
     lines = sum(max(2, 1 + name.count("\n")) for name in names)
@@ -77,21 +79,22 @@ def _drops(runs: Sequence[Run]) -> Figure:
         zero_line(axis, vertical=True)
         axis.set_yticks(range(len(rows)), names)
         axis.set_ylim(len(rows) - 0.5, -0.5)
-        axis.set_xlabel(drop_label(runs))
+        axis.set_xlabel(label)
         if len(tasks) > 1:
             legend_below(axis, columns=5)
     return Figure(
         "drops",
         sheet.svg,
         f"Drop of {_count(len(rows), 'recipe')} on {', '.join(tasks)}; the table has the numbers.",
-        f"Teacher minus student, by recipe and N ({drop_label(runs)}). Bars: ± one standard "
+        f"Teacher minus student, by recipe and N ({label}). Bars: ± one standard "
         "deviation over seeds; none where there is one seed.",
     )
 
 
 def _against_n(runs: Sequence[Run]) -> list[Figure]:
     """The drop against N, if there are several."""
-    curves = drops_against([run.record for run in runs], "n")
+    records = [run.record for run in runs]
+    curves, label = drops_against(records, "n"), drop_label(records)
     places = sorted({point[0] for points in curves.values() for point in points})
     if len(places) < 2:
         return []
@@ -111,14 +114,14 @@ def _against_n(runs: Sequence[Run]) -> list[Figure]:
         zero_line(axis)
         axis.set_xscale("log", base=2)
         ticks_at(axis, places)
-        axis.set(xlabel="N, keys that a query keeps", ylabel=drop_label(runs))
+        axis.set(xlabel="N, keys that a query keeps", ylabel=label)
         legend_below(axis)
     return [
         Figure(
             "drop-against-n",
             sheet.svg,
             f"Drop against N of {', '.join(curves)}; the table has the numbers.",
-            f"Mean drop over tasks against N ({drop_label(runs)}). Bars: ± one standard error, "
+            f"Mean drop over tasks against N ({label}). Bars: ± one standard error, "
             "from the seeds; none where a task has one seed.",
         )
     ]
