@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
@@ -252,9 +253,12 @@ def _agreement(phase: Phase, module: DistillationModule) -> dict[str, float]:
     """Attention of teacher and student, compared on the first examples of the evaluation set."""
     models = module.models
     assert isinstance(models, TeacherStudent)
+    place, mixed = device(phase.cfg), precision(phase.cfg) == "bf16-mixed"
     for model in (models.teacher, models.student):
-        model.to(device(phase.cfg)).eval()  # the trainer has put the student back on the CPU
-    return attention_agreement(models, _evaluation_inputs(phase))
+        model.to(place).eval()  # the trainer has put the student back on the CPU
+    # A teacher trained beside in mixed precision keeps its linear layers narrow.
+    with torch.autocast(place.type, torch.bfloat16, enabled=mixed):
+        return attention_agreement(models, _evaluation_inputs(phase))
 
 
 def _evaluation_inputs(phase: Phase) -> Iterator[dict[str, Tensor]]:
