@@ -7,97 +7,111 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from had.results.records import identity_of, read_records
-from had.results.tables import grid, show
+from had.commands.sweep_arguments import parse
+from had.results.records import Identity, Record, identity_of, read_records
+from had.results.tables import grid as table
+from had.results.tables import show
 from had.results.views import long_rows
+from had.sweeps.bayes import Bayes, value_of
 from had.sweeps.claim import claimed
 from had.sweeps.display import display
+from had.sweeps.files import Metric, SweepFile, read_sweep
+from had.sweeps.launchers import LAUNCHERS
 from had.sweeps.points import Point, read_points
 from had.sweeps.pool import Layout, Pool, Progress
+from had.sweeps.search import Listed, Search, Space, drawn, grid
 
 log = logging.getLogger(__name__)
 
 _FAILED, _SIGNALLED = 1, 128  # the latter plus the signal's number
+_COMBINATIONS = 20  # that random and bayes try where neither file nor command line says
 
 
 def main(argv: Sequence[str]) -> int:
-    """`had sweep experiment=NAME,... [key=value ...]`; returns the exit status.
+    """`had sweep [FILE.yaml] [experiment=NAME,...] [key=value ...]`; returns the exit status.
 
     Raises:
         HadError: a point cannot be run as configured; none was started.
     """
-    parser = _parser()
-    arguments = parser.parse_intermixed_args(argv)
-    if not arguments.overrides:
-        parser.error("nothing to run: give experiment=NAME or key=value,value")
+    arguments = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    points = read_points(arguments.overrides)
+    file = read_sweep(arguments.file) if arguments.file else None
+    search = _search(file, arguments)
     known = _on_record(arguments.records)
-    missing = [point for point in points if point.identity not in known]
+    missing = [point for point in search.points if point.identity not in known]
     if arguments.dry_run:
-        _list(points, missing)
+        _list(search, missing)
         return 0
+    log.info("%s", _counted(search, missing))
+    progress, stopped_by = _run(search, missing, arguments)
+    _show(search.points, arguments.records)
+    if file is not None and file.metric is not None and file.method != "grid":
+        _best(search.points, _on_record(arguments.records), file.metric)
+    return _status(progress, stopped_by)
+
+
+def _search(file: SweepFile | None, arguments: argparse.Namespace) -> Search:
+    """Where the points come from."""
+    given = arguments.overrides
+    if file is None:
+        return Listed(read_points(given))
+    space = Space(file, given)
+    count = arguments.points or file.cap or _COMBINATIONS
+    if file.method == "random":
+        return drawn(space, count, arguments.search_seed)
+    if file.method == "bayes":
+        assert file.metric is not None
+        records, runs = arguments.records, arguments.runs
+        seed = arguments.search_seed
+        return Bayes(space, file.metric, count, seed, runs, lambda: _on_record(records))
+    if arguments.points or file.cap:
+        log.warning("%s: a grid has all of its points; --points, run_cap are ignored", file.path)
+    return grid(space)
+
+
+def _run(
+    search: Search, missing: Sequence[Point], arguments: argparse.Namespace
+) -> tuple[Progress, int | None]:
     layout = Layout(
         arguments.records,
         arguments.runs,
         arguments.workers,
-        arguments.devices.split(",") if arguments.devices else (),
+        arguments.devices,
         arguments.keep_students,
     )
-    log.info("%d points, %d of them on record", len(points), len(points) - len(missing))
-    with claimed(arguments.runs), display() as shown:
-        pool = Pool(missing, layout, len(points) - len(missing), shown)
-        progress = pool.run()
-    _show(points, arguments.records)
-    return _status(progress, pool.stopped_by)
+    launcher = LAUNCHERS[arguments.launcher]
+    recorded = len(search.points) - len(missing)
+    with claimed(layout.runs), launcher(layout, arguments.job) as hire, display() as shown:
+        pool = Pool(missing, layout, recorded, shown, hire, search)
+        return pool.run(), pool.stopped_by
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="had sweep",
-        description=__doc__,
-        epilog="example: had sweep experiment=glue/headline seed=0 --records results/glue",
-    )
-    parser.add_argument(
-        "overrides", nargs="*", help="experiment=NAME,... and key=value,value: as train.py -m"
-    )
-    parser.add_argument(
-        *("--records", "-o"), type=Path, required=True, metavar="DIR", help="folder of records"
-    )
-    parser.add_argument("--workers", type=_count, default=1, metavar="K", help="processes (1)")
-    parser.add_argument("--devices", metavar="0,1", help="GPUs to deal out to the workers")
-    parser.add_argument(
-        *("--runs",),
-        type=Path,
-        default=Path("outputs/sweep"),
-        metavar="DIR",
-        help="run directories and the workers' logs (outputs/sweep)",
-    )
-    parser.add_argument(
-        *("--keep-students",),
-        action="store_true",
-        help="keep checkpoints and weights of recorded points, too",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="list the points, run nothing")
-    return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
-    return int(text)
-
-
-def _on_record(folder: Path) -> set[object]:
+def _on_record(folder: Path) -> dict[Identity, Record]:
     if not folder.is_dir():
-        return set()
-    return {identity_of(record) for record in read_records([folder])}
+        return {}
+    return {identity_of(record): record for record in read_records([folder])}
 
 
-def _list(points: Sequence[Point], missing: Sequence[Point]) -> None:
-    rows = [[("" if point in missing else "on record"), point.name] for point in points]
-    show(grid(["", "point"], rows))
-    log.info("%d points, %d of them on record", len(points), len(points) - len(missing))
+def _counted(search: Search, missing: Sequence[Point]) -> str:
+    text = f"{len(search.points)} points, {len(search.points) - len(missing)} of them on record"
+    return text + (f"; {search.ahead} more to choose as results come in" if search.ahead else "")
+
+
+def _list(search: Search, missing: Sequence[Point]) -> None:
+    settings = [set(point.overrides) for point in search.points]
+    common = set.intersection(*settings) if settings else set()
+    rows = [
+        [
+            "" if point in missing else "on record",
+            point.name,
+            " ".join(text for text in point.overrides if text not in common),
+        ]
+        for point in search.points
+    ]
+    headers = ["", "point", "settings" if any(row[2] for row in rows) else ""]
+    if rows:
+        show(table(headers, rows))
+    log.info("%s", _counted(search, missing))
 
 
 def _show(points: Sequence[Point], folder: Path) -> None:
@@ -106,7 +120,16 @@ def _show(points: Sequence[Point], folder: Path) -> None:
     recorded = read_records([folder]) if folder.is_dir() else []
     records = [each for each in recorded if identity_of(each) in wanted]
     if records:
-        show(grid(*long_rows(records)))
+        show(table(*long_rows(records)))
+
+
+def _best(points: Sequence[Point], known: dict[Identity, Record], metric: Metric) -> None:
+    """What a search found."""
+    found = [(value_of(known[p.identity], metric), p) for p in points if p.identity in known]
+    if found:
+        choose = min if metric.goal == "minimize" else max
+        value, point = choose(found, key=lambda each: each[0])
+        log.info("best: %s = %.4g with %s", metric.name, value, " ".join(point.texts))
 
 
 def _status(progress: Progress, signal: int | None) -> int:

@@ -207,8 +207,14 @@ def _typed(schema: type, node: DictConfig) -> Any:
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
 
 
+def rest(*shares: float) -> float:
+    """What a few shares leave of the whole: schedules whose shares are searched sum to 1 by it."""
+    return 1 - sum(shares)
+
+
 def register() -> None:
     """Make the schema and the resolvers that conf/ asks for known to Hydra."""
     ConfigStore.instance().store(name="schema", node=TrainConfig)
     OmegaConf.register_new_resolver("had.options", listing, replace=True)
+    OmegaConf.register_new_resolver("had.rest", rest, replace=True)
     OmegaConf.register_new_resolver("had.first_directory", first_directory, replace=True)

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from had.config.wording import numbered, one_of
 from had.errors import HadError
-from had.sweeps.parameters import Parameter, read_parameter
+from had.sweeps.parameters import Choice, Parameter, read_parameter
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,9 @@ def read_sweep(path: Path) -> SweepFile:
     problems: list[str] = []
     parameters = _parameters(content.get("parameters"), problems)
     method = content.get("method")
-    if method not in METHODS:
+    if method == "grid":
+        problems += _unlisted(parameters)
+    elif method not in METHODS:
         problems.append(f"method={method}: must be {one_of(method, METHODS)}")
     metric = _metric(content.get("metric"), problems)
     if method == "bayes" and content.get("metric") is None:
@@ -106,10 +110,33 @@ def _parameters(described: Any, problems: list[str]) -> dict[str, Parameter]:
     parameters = {}
     for key, description in described.items():
         try:
-            parameters[str(key)] = read_parameter(description)
+            parameters[str(key)] = parameter = read_parameter(description)
         except HadError as error:
             problems.append(f"parameters.{key}: {error}")
+            continue
+        problems += [_several(key, value) for value in parameter.corners() if _sweeps(key, value)]
     return parameters
+
+
+def _sweeps(key: str, value: str) -> bool:
+    """Whether Hydra takes a value for several; one it cannot read is reported with the points."""
+    try:
+        override = OverridesParser.create().parse_override(f"{key}={value}")
+    except HydraException:
+        return False
+    return bool(override.is_sweep_override())
+
+
+def _several(key: str, value: str) -> str:
+    return f"parameters.{key}: {value} is several values to Hydra; list them apart, or as [a,b]"
+
+
+def _unlisted(parameters: Mapping[str, Parameter]) -> list[str]:
+    return [
+        f"parameters.{key}: a grid needs values, not min and max"
+        for key, parameter in parameters.items()
+        if not isinstance(parameter, Choice)
+    ]
 
 
 def _metric(described: Any, problems: list[str]) -> Metric | None:

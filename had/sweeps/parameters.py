@@ -83,9 +83,7 @@ class Interval:
         if self.whole:
             step = int(self.step or 1)
             return str(trial.suggest_int(key, int(self.low), int(self.high), step=step))
-        number = trial.suggest_float(
-            key, self.low, self.high, step=self.step, log=self.logarithmic
-        )
+        number = trial.suggest_float(key, self.low, self.high, step=self.step, log=self.logarithmic)
         return self._text(number)
 
     def _text(self, number: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -60,13 +60,18 @@ def read_points(overrides: Sequence[str], config_path: str | None = None) -> lis
     Raises:
         HadError: the message numbers everything that is wrong with any of them.
     """
+    return read_lines([overrides], config_path)
+
+
+def read_lines(lines: Iterable[Sequence[str]], config_path: str | None = None) -> list[Point]:
+    """The points of several command lines, each of them once; see `read_points`."""
     register()
     with open_hydra(config_path or hydra_config_path()) as hydra:
         reader = _Reader(hydra)
-        points = reader.points(overrides)
+        points = [point for line in lines for point in reader.points(line)]
     if reader.problems:
         raise HadError(numbered(list(dict.fromkeys(reader.problems))))
-    return points
+    return list({point.identity: point for point in reversed(points)}.values())[::-1]
 
 
 class _Reader:

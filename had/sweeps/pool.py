@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import connection
@@ -17,7 +15,7 @@ from typing import Any, Protocol
 
 from had.sweeps.points import Point
 from had.sweeps.scheduler import Scheduler
-from had.sweeps.worker import Event, Job
+from had.sweeps.worker import Event, Job, Report
 
 log = logging.getLogger(__name__)
 
@@ -108,47 +106,44 @@ class Layout:
         return self.runs / f"worker{number}.log"
 
 
-class _Worker:
-    """One process, and the point it has."""
+class Worker(Protocol):
+    """Runs one point after the other, somewhere.
 
-    def __init__(self, number: int, layout: Layout) -> None:
-        self.number, self.log = number, layout.log(number)
-        self.jobs, theirs = connection.Pipe()
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "had.sweeps", str(theirs.fileno())],
-                stdin=subprocess.PIPE,  # its end is the end of the worker
-                stdout=log,
-                stderr=log,
-                env=layout.environment(number),
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C reaches the sweep alone, which decides who stops
-            )
-        theirs.close()  # so that the end of the process is the end of the connection
-        self.point: Point | None = None
+    Attributes:
+        number: counted from 0.
+        log: where to read what it says.
+        point: the one it has.
+        jobs: ready to read when there is a report; None if it has to be asked.
+    """
 
-    def give(self, point: Point, job: Job) -> None:
-        self.jobs.send(job)
-        self.point = point
+    number: int
+    log: Path
+    point: Point | None
+    jobs: Any
 
     @property
-    def lives(self) -> bool:
-        return self.process.poll() is None
+    def lives(self) -> bool: ...
+
+    def give(self, point: Point, job: Job) -> None:
+        """Begin a point; BrokenPipeError or ConnectionResetError if it ended while idle."""
+
+    def reports(self) -> Iterator[Report]:
+        """What it has to say of its point since it was asked last."""
+
+    def stop(self) -> None:
+        """End the point in progress, with a checkpoint."""
 
     def end(self) -> None:
-        """Close its input and output, and wait: an idle worker ends at once."""
-        self.jobs.close()
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+        """No more points; returns when it is gone."""
 
-    def reports(self) -> Iterator[tuple[Event, str]]:
-        """What it has to say; a process that ended says that its point failed."""
-        try:
-            while self.jobs.poll():
-                yield self.jobs.recv()
-        except (EOFError, ConnectionResetError):
-            yield Event.FAILED, f"its worker ended with status {self.process.wait()}"
+
+class Source(Protocol):
+    """Where further points come from; see `had.sweeps.search.Search`."""
+
+    @property
+    def ahead(self) -> int: ...
+
+    def more(self, progress: Progress) -> Sequence[Point]: ...
 
 
 class Pool:
@@ -159,23 +154,33 @@ class Pool:
         layout: where.
         recorded: how many others are on record.
         display: shows progress.
+        hire: makes the worker of a number.
+        source: asked for further points when workers would be idle.
     """
 
     def __init__(
-        self, points: Sequence[Point], layout: Layout, recorded: int, display: Display
+        self,
+        points: Sequence[Point],
+        layout: Layout,
+        recorded: int,
+        display: Display,
+        hire: Callable[[int], Worker],
+        source: Source,
     ) -> None:
         self._layout, self._display = layout, display
+        self._hire, self._source = hire, source
         self._scheduler = Scheduler(points)
-        self._workers: dict[int, _Worker] = {}
-        self._count = min(layout.workers, len(points))
-        self.progress = Progress(recorded, len(points), max(1, self._count))
+        self._workers: dict[int, Worker] = {}
+        waiting = len(points) + source.ahead
+        self._count = min(layout.workers, waiting)
+        self.progress = Progress(recorded, waiting, max(1, self._count))
         self.stopped_by: int | None = None
 
     def run(self) -> Progress:
         """Work until the end; `stopped_by` tells whether a signal ended it early."""
         with self._listening():
             for number in range(self._count):
-                self._workers[number] = _Worker(number, self._layout)
+                self._workers[number] = self._hire(number)
             try:
                 while self._assign():
                     self._wait()
@@ -188,14 +193,19 @@ class Pool:
         """Give points to idle workers; whether any is still at work."""
         for worker in self._workers.values():
             if worker.point is None and self.stopped_by is None:
-                point = self._scheduler.next()
+                point = self._next()
                 if point is not None:
                     self._begin(worker, point)
-        self.progress.waiting = self._scheduler.waiting
+        self.progress.waiting = self._scheduler.waiting + self._source.ahead
         self._display.refresh(self.progress)
         return bool(self.progress.running)
 
-    def _begin(self, worker: _Worker, point: Point) -> None:
+    def _next(self) -> Point | None:
+        if not self._scheduler.waiting:
+            self._scheduler.add(self._source.more(self.progress))
+        return self._scheduler.next()
+
+    def _begin(self, worker: Worker, point: Point) -> None:
         try:
             worker.give(point, self._layout.job(point))
         except (BrokenPipeError, ConnectionResetError):  # it ended while it was idle
@@ -204,13 +214,13 @@ class Pool:
         self.progress.running[worker.number] = point, time.monotonic()
 
     def _wait(self) -> None:
-        busy: dict[Any, _Worker] = {w.jobs: w for w in self._workers.values() if w.point}
-        for ready in connection.wait(list(busy), timeout=_TICK_S):
-            worker = busy[ready]
+        busy = [worker for worker in self._workers.values() if worker.point]
+        connection.wait([w.jobs for w in busy if w.jobs is not None], timeout=_TICK_S)
+        for worker in busy:
             for event, text in worker.reports():
                 self._heard(worker, event, text)
 
-    def _heard(self, worker: _Worker, event: Event, text: str) -> None:
+    def _heard(self, worker: Worker, event: Event, text: str) -> None:
         point = worker.point
         if point is None:
             return
@@ -232,9 +242,9 @@ class Pool:
         if not worker.lives and self.stopped_by is None:
             self._replace(worker)
 
-    def _replace(self, worker: _Worker) -> _Worker:
+    def _replace(self, worker: Worker) -> Worker:
         worker.end()
-        fresh = _Worker(worker.number, self._layout)
+        fresh = self._hire(worker.number)
         self._workers[worker.number] = fresh
         return fresh
 
@@ -253,4 +263,4 @@ class Pool:
             raise KeyboardInterrupt
         self.stopped_by = number
         for worker in self._workers.values():
-            worker.process.terminate()
+            worker.stop()

@@ -25,6 +25,10 @@ class Scheduler:
         """Points that nobody has taken yet."""
         return len(self._waiting)
 
+    def add(self, points: Sequence[Point]) -> None:
+        """Further points, after those that wait."""
+        self._waiting.extend(points)
+
     def next(self) -> Point | None:
         """A point to start now; None if there is none, or none before a teacher is ready."""
         for point in self._waiting:

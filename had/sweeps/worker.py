@@ -68,13 +68,14 @@ Report = tuple[Event, str]
 
 def main() -> None:
     """Run jobs from the given connection until None comes or the other end closes."""
-    _settle()
+    settle()
+    threading.Thread(target=_end_with_sweep, daemon=True).start()
     with connection.Connection(int(sys.argv[1])) as jobs:
         while (job := _received(jobs)) is not None:
-            jobs.send(_report(job, lambda: jobs.send((Event.TEACHER_READY, ""))))
+            jobs.send(report(job, lambda: jobs.send((Event.TEACHER_READY, ""))))
 
 
-def _report(job: Job, teacher_ready: Callable[[], None]) -> Report:
+def report(job: Job, teacher_ready: Callable[[], None] = lambda: None) -> Report:
     """Run a job and say how it ended; no end of one takes the others with it."""
     from had.lightning.fit import Interrupted
 
@@ -129,7 +130,8 @@ def _inputs(text: str) -> Any:
     return load_inputs(OmegaConf.create(text))
 
 
-def _settle() -> None:
+def settle() -> None:
+    """Prepare a process for running jobs."""
     register()
     faulthandler.enable()
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s")
@@ -137,7 +139,6 @@ def _settle() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Outside of training, where the checkpoint callback listens, there is nothing to save.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    threading.Thread(target=_end_with_sweep, daemon=True).start()
 
 
 def _end_with_sweep() -> None:
