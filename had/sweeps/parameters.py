@@ -12,6 +12,7 @@ from had.config.wording import one_of
 from had.errors import HadError
 
 _DIGITS = 6  # significant ones of a number that is drawn
+_ROUNDING = 1e-9  # of a step: 0.3 is three times 0.1
 
 
 class Parameter(Protocol):
@@ -56,7 +57,7 @@ class Interval:
 
     Attributes:
         low, high: the ends.
-        step: between neighbours, counted from `low`; None: any number.
+        step: between neighbours, of which `high` is one; None: any number.
         logarithmic: whether equal ratios, not equal differences, are equally likely.
         whole: whether the numbers are integers.
     """
@@ -72,7 +73,7 @@ class Interval:
 
     def draw(self, generator: random.Random) -> str:
         if self.step is not None:
-            count = math.floor((self.high - self.low) / self.step + 1e-9)
+            count = round((self.high - self.low) / self.step)
             return self._text(self.low + self.step * generator.randint(0, count))
         if self.logarithmic:
             exponent = generator.uniform(math.log(self.low), math.log(self.high))
@@ -93,7 +94,7 @@ class Interval:
 
 
 def _int_uniform(low: Any, high: Any, q: Any) -> Interval:
-    return Interval(low, high, step=q or 1, whole=True)
+    return _stepped(low, high, q or 1, whole=True)
 
 
 def _uniform(low: Any, high: Any, q: Any) -> Interval:
@@ -101,11 +102,16 @@ def _uniform(low: Any, high: Any, q: Any) -> Interval:
 
 
 def _q_uniform(low: Any, high: Any, q: Any) -> Interval:
-    return Interval(low, high, step=q or 1)
+    return _stepped(low, high, q or 1, whole=False)
 
 
 def _log_uniform_values(low: Any, high: Any, q: Any) -> Interval:
     return Interval(low, high, logarithmic=True)
+
+
+def _stepped(low: Any, high: Any, step: Any, whole: bool) -> Interval:
+    last = low + step * math.floor((high - low) / step + _ROUNDING)
+    return Interval(low, float(f"{last:.12g}"), step, whole=whole)
 
 
 DISTRIBUTIONS = {

@@ -5,61 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from had.cli import main
-from tests.integration.command_line import command, variables
-
-TINY = (
-    *("task=digits", "model.arguments.embed_dim=16", "model.arguments.depth=2"),
-    *("model.arguments.patch_size=4", "task.epochs=2", "task.batch_size=128"),
-    *("binarization.calibration_batches=2", "trainer=cpu", "logger=none", "hardware=none"),
-)
-GRID = ("seed=0,1", "sparsity.n=2,4")
-DEADLINE_S = 120
-
-
-class Sweep:
-    """A sweep in a place of its own."""
-
-    def __init__(self, place: Path) -> None:
-        self.records, self.runs = place / "records", place / "runs"
-        self._cache = place / "cache"
-
-    def arguments(self, *further: str) -> list[str]:
-        return [
-            *("sweep", *TINY, f"paths.cache={self._cache}"),
-            *("--records", str(self.records), "--runs", str(self.runs), *further),
-        ]
-
-    def start(self, *further: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command(*self.arguments(*further)),
-            env=variables({}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def written(self) -> dict[str, bytes]:
-        return {file.name: file.read_bytes() for file in self.records.glob("*.json")}
-
-    def logs(self) -> str:
-        return "".join(file.read_text() for file in sorted(self.runs.glob("*.log")))
-
-    def wait_for(self, text: str, process: subprocess.Popen[str]) -> None:
-        """Until a worker has said so."""
-        until = time.monotonic() + DEADLINE_S
-        while time.monotonic() < until and process.poll() is None:
-            if text in self.logs():
-                return
-            time.sleep(0.02)
-        process.kill()
-        pytest.fail(f"no {text!r} in {self.logs()}: {process.communicate()}")
+from tests.sweeps.material import AS_FILE, DEADLINE_S, GRID, TINY, Sweep
 
 
 @pytest.fixture
@@ -70,8 +22,9 @@ def sweep(tmp_path: Path) -> Sweep:
 def test_a_sweep_that_is_killed_half_way_continues(
     sweep: Sweep, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Four points, two teachers; killed once the first is on record."""
-    process = sweep.start(*GRID, "--workers", "2")
+    """Four points of a file, two teachers; killed once the first is on record."""
+    file = sweep.file("grid", AS_FILE, command=["${args_no_hyphens}", "logger=wandb"])
+    process = sweep.start(file, "--workers", "2")
     sweep.wait_for("run directory:", process)
     while not (before := sweep.written()) and process.poll() is None:
         time.sleep(0.01)
@@ -82,13 +35,14 @@ def test_a_sweep_that_is_killed_half_way_continues(
     assert 1 <= len(before) < 4
 
     caplog.set_level("INFO")
-    assert main(sweep.arguments(*GRID)) == 0
+    assert main(sweep.arguments(file)) == 0
     after = sweep.written()
     assert len(after) == 4
     assert {name: after[name] for name in before} == before
     said = [each.getMessage() for each in caplog.records]
     assert sum(line.startswith("done ") for line in said) == 4 - len(before)
-    assert "digits" in capsys.readouterr().out
+    table = [line for line in capsys.readouterr().out.splitlines() if "digits" in line]
+    assert [line.split()[3:5] for line in table] == [["2", "2"], ["4", "2"]]  # N, seeds
     records = [json.loads(text) for text in after.values()]
     assert {(r["seed"], r["n"]) for r in records} == {(s, n) for s in (0, 1) for n in (2, 4)}
     for seed in (0, 1):
