@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -18,36 +19,45 @@ from had.sweeps.launchers import LAUNCHERS, Submission, SubmittedWorker
 from had.sweeps.points import Point
 from had.sweeps.pool import Layout
 from had.sweeps.worker import Event, Job
-from tests.sweeps.material import Sweep
-
-METRIC = {"name": "score/drop", "goal": "minimize"}
+from tests.sweeps.material import DEADLINE_S, Sweep
 
 
-def test_a_point_runs_as_a_job_of_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bayesian_search_runs_as_jobs_of_submitit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """On this machine, in a process of its own, as on a cluster."""
     pytest.importorskip("submitit")
+    pytest.importorskip("optuna")
     monkeypatch.setitem(LAUNCHERS, "slurm", partial(launchers.slurm, cluster="local"))
     sweep = Sweep(tmp_path)
-    options = ("--launcher", "slurm", "--job", "timeout_min=5")
-    assert main(sweep.arguments("binarization=ptq", "sparsity.n=2", *options)) == 0
-    assert len(sweep.written()) == 1
+    metric = {"name": "score/drop", "goal": "minimize"}
+    file = sweep.file("bayes", {"sparsity.n": {"values": [2, 4]}}, metric=metric, run_cap=4)
+    options = ("--points", "1", "--launcher", "slurm", "--job", "timeout_min=5")
+    caplog.set_level("INFO")
+    assert main(sweep.arguments(file, "binarization=ptq", *options)) == 0
+    (record,) = (json.loads(text) for text in sweep.written().values())
+    assert record["n"] in (2, 4)
+    (said,) = [line for line in caplog.messages if line.startswith("best: ")]
+    best = f"best: score/drop = {record['score/drop']:.4g} with sparsity.n={record['n']} "
+    assert said.startswith(best)
     assert list(sweep.runs.glob("jobs/*.out"))
 
 
-def test_a_bayesian_search_runs_on_joblib(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    pytest.importorskip("optuna")
-    sweep = Sweep(tmp_path)
-    file = sweep.file("bayes", {"sparsity.n": {"values": [2, 4]}}, metric=METRIC, run_cap=4)
-    caplog.set_level("INFO")
-    further = ("binarization=ptq", "--points", "2", "--search-seed", "1", "--launcher", "joblib")
-    assert main(sweep.arguments(file, *further)) == 0
-    records = [json.loads(text) for text in sweep.written().values()]
-    assert {record["n"] for record in records} == {2, 4}
-    best = min(records, key=lambda record: record["score/drop"])
-    (said,) = [line for line in caplog.messages if line.startswith("best: ")]
-    assert said.startswith(
-        f"best: score/drop = {best['score/drop']:.4g} with sparsity.n={best['n']}"
-    )
+def test_a_process_of_joblib_reports(tmp_path: Path) -> None:
+    """That somebody else is at work on its point, which takes no time to find out."""
+    pytest.importorskip("joblib")
+    job = Job(OmegaConf.create({"run_dir": str(tmp_path)}), (), tmp_path / "x.json", False)
+    point = Point((), job.cfg, (), "x", ("x",), None)
+    layout = Layout(tmp_path, tmp_path)
+    with claimed(tmp_path), LAUNCHERS["joblib"](layout, {}) as hire:
+        worker = hire(0)
+        worker.give(point, job)
+        until = time.monotonic() + DEADLINE_S
+        while not (reports := list(worker.reports())) and time.monotonic() < until:
+            time.sleep(0.1)
+    ((event, reason),) = reports
+    assert event is Event.FAILED
+    assert "is at work there" in reason
 
 
 def test_two_jobs_do_not_work_in_one_run_directory(tmp_path: Path) -> None:
