@@ -53,7 +53,10 @@ ONLY_IN = {
 }
 LIGHT = {"hardware", "config", "cli", "build", "errors", "paths"}
 NEVER = {"lightning"}  # the same code as pytorch_lightning under another name: not both
-INSIDE_FUNCTIONS = {"wandb", "datasets", "sklearn", "matplotlib", "tensorboard"}
+INSIDE_FUNCTIONS = {
+    *("wandb", "datasets", "sklearn", "matplotlib", "tensorboard"),
+    *("optuna", "submitit", "joblib"),
+}
 
 
 @dataclass(frozen=True)
