@@ -55,7 +55,7 @@ class Command:
 COMMANDS = {
     "train": Command("had.cli:train", "distil a model on a task (same as train.py)"),
     "eval": Command("had.cli:evaluate", "evaluate the student of a run directory again"),
-    "sweep": Command("had.commands.sweep:main", "run experiments and sweep files: many runs, on record"),
+    "sweep": Command("had.commands.sweep:main", "run experiments and sweep files: many runs"),
     "generate": Command("had.commands.generate:main", "let a language-model student write"),
     "results": Command("had.commands.results:main", "tables from the records of runs"),
     "attention-maps": Command(

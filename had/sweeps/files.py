@@ -74,7 +74,7 @@ def read_sweep(path: Path) -> SweepFile:
     content = _content(path)
     problems: list[str] = []
     parameters = _parameters(content.get("parameters"), problems)
-    method = content.get("method")
+    method = str(content.get("method"))
     if method == "grid":
         problems += _unlisted(parameters)
     elif method not in METHODS:

@@ -94,6 +94,8 @@ class Interval:
 
 
 def _int_uniform(low: Any, high: Any, q: Any) -> Interval:
+    if not all(isinstance(number, int) for number in (low, high, q or 1)):
+        raise HadError(f"min={low}, max={high}, q={q}: int_uniform takes integers alone")
     return _stepped(low, high, q or 1, whole=True)
 
 
@@ -152,7 +154,9 @@ def _choice(values: Any, weights: Any) -> Choice:
 
 
 def _interval(description: Mapping[str, Any]) -> Interval:
-    low, high, q = (description.get(name) for name in ("min", "max", "q"))
+    low: Any = description.get("min")
+    high: Any = description.get("max")
+    q: Any = description.get("q")
     if not _number(low) or not _number(high) or low > high:
         raise HadError(f"min={low}, max={high}: must be two numbers in order, or give values")
     usual = "int_uniform" if isinstance(low, int) and isinstance(high, int) else "uniform"

@@ -128,6 +128,10 @@ GOOD = {"method": "grid", "parameters": {"seed": {"values": [0, 1]}}}
         ({"parameters": {"a": {"min": 1, "max": 0}}}, "must be two numbers in order"),
         ({"parameters": {"a": {"min": 0, "max": 1, "distribution": "beta"}}}, "distribution=beta"),
         (
+            {"parameters": {"a": {"min": 0, "max": 1.5, "distribution": "int_uniform"}}},
+            "int_uniform takes integers alone",
+        ),
+        (
             {"parameters": {"a": {"min": 0, "max": 1, "distribution": "log_uniform_values"}}},
             "must be greater than 0 on a logarithmic scale",
         ),
