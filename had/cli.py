@@ -30,6 +30,7 @@ from had.paths import CONFIG_NAME, hydra_config_path
 
 log = logging.getLogger(__name__)
 
+COMPLETION = "--completion"
 USER_ERROR = 2
 SIGNALLED = 128  # plus the signal's number, as shells count
 
@@ -42,10 +43,12 @@ class Command:
         target: "module:function"; the function takes the remaining arguments, returns the exit
             status and is imported only when the command is used.
         help: one line.
+        overrides: whether it takes overrides of the configuration, which Tab then completes.
     """
 
     target: str
     help: str
+    overrides: bool = False
 
     def load(self) -> Callable[[Sequence[str]], int]:
         module, function = self.target.split(":")
@@ -53,9 +56,9 @@ class Command:
 
 
 COMMANDS = {
-    "train": Command("had.cli:train", "distil a model on a task (same as train.py)"),
+    "train": Command("had.cli:train", "distil a model on a task (same as train.py)", True),
     "eval": Command("had.cli:evaluate", "evaluate the student of a run directory again"),
-    "sweep": Command("had.commands.sweep:main", "run experiments and sweep files: many runs"),
+    "sweep": Command("had.commands.sweep:main", "run experiments and sweep files: many runs", True),
     "generate": Command("had.commands.generate:main", "let a language-model student write"),
     "results": Command("had.commands.results:main", "tables from the records of runs"),
     "attention-maps": Command(
@@ -64,7 +67,9 @@ COMMANDS = {
     "export": Command("had.commands.export:main", "a student that runs without HAD, with its card"),
     "report": Command("had.commands.report:main", "runs as one page, HTML and Markdown"),
     "compare": Command("had.commands.compare:main", "what differs between two runs"),
-    "cost": Command("had.commands.cost:main", "price attention on accelerators; needs no data"),
+    "cost": Command(
+        "had.commands.cost:main", "price attention on accelerators; needs no data", True
+    ),
 }
 
 
@@ -75,9 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in ("--help", "-h"):
         sys.stdout.write(_overview())
         return 0
-    if name not in COMMANDS:
+    if name not in (*COMMANDS, COMPLETION):
         return _complain(f"had {name}: no such command{nearest(name, COMMANDS)}\n\n{_overview()}")
     try:
+        if name == COMPLETION:
+            return _completion(arguments[1:])
         return COMMANDS[name].load()(arguments[1:])
     except HadError as error:
         return _complain(str(error))
@@ -88,7 +95,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _overview() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
-    return "\n".join(["usage: had <command> ...", "", *lines, "", "had <command> --help", ""])
+    further = ["had <command> --help", 'eval "$(had --completion bash)"  # or zsh: the Tab key']
+    return "\n".join(["usage: had <command> ...", "", *lines, "", *further, ""])
+
+
+def _completion(argv: Sequence[str]) -> int:
+    from had.commands.completion import main as complete
+
+    return complete(argv, COMMANDS)
 
 
 def _complain(message: str) -> int:

@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "paths", "config", "build", "hardware", "attention", "models", "tasks"),
         *("results", "runner", "sweeps"),
     },
-    "cli": {"errors", "paths", "config", "lightning", "runner"},
+    "cli": {"errors", "paths", "config", "lightning", "runner", "commands"},
 }
 
 HEAVY = {"torch", "transformers", "timm", "pytorch_lightning", "torchmetrics", "triton"}

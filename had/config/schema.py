@@ -15,7 +15,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from had.config.catalogue import listing
+from had.config.catalogue import keys, listing
 from had.paths import first_directory
 
 # What the parts that implement these names offer; tests hold the two against each other.
@@ -217,4 +217,5 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=TrainConfig)
     OmegaConf.register_new_resolver("had.options", listing, replace=True)
     OmegaConf.register_new_resolver("had.rest", rest, replace=True)
+    OmegaConf.register_new_resolver("had.keys", keys, replace=True)
     OmegaConf.register_new_resolver("had.first_directory", first_directory, replace=True)
