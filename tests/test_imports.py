@@ -17,10 +17,11 @@ PACKAGE = Path(__file__).parents[1] / "had"
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "paths": set(),
-    "hardware": {"errors"},
+    "pages": {"errors"},
+    "hardware": {"errors", "pages"},
     "attention": {"errors"},
     "build": {"errors"},
-    "config": {"errors", "paths", "build", "hardware"},  # hardware and build: only to judge values
+    "config": {"errors", "pages", "paths", "build", "hardware"},  # the latter two to judge values
     "models": {"errors", "paths", "attention"},
     "tasks": {"errors"},
     "distill": {"errors", "config", "attention", "models", "tasks"},

@@ -1,8 +1,8 @@
 """`had --completion SHELL`: what the Tab key offers after `had`.
 
-The script it prints asks `had --completion query LINE` at every Tab. Offered are commands, the flags
-that a command's own --help lists, and for commands that take overrides the options of every config
-group, nested ones too, and every key, as Hydra completes them.
+The script it prints asks `had --completion query LINE` at every Tab. Offered are commands, the
+flags that a command's own --help lists, and for commands that take overrides the options of every
+config group, nested ones too, and every key, as Hydra completes them.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Imports that class, so this is for real runs, not for looking at a configuration
 from __future__ import annotations
 
 import inspect
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
@@ -58,17 +59,17 @@ def misfits(path: str, values: Mapping[str, Any]) -> Iterator[str]:
     yield from _unknown(path, name, keys, parameters)
     if not values.get("_partial_"):
         yield from _absent(path, name, keys, parameters)
-    hints = _hints(target)
+    hints = hints_of(target)
     for key in keys:
         if key in parameters and key in hints and not _fits(values[key], hints[key]):
-            yield f"{path}.{key}={values[key]!r}: {name} takes {_spell(hints[key])}"
+            yield f"{path}.{key}={values[key]!r}: {name} takes {spell(hints[key])}"
 
 
 def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(target).parameters)
 
 
-def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
     """The annotations of a callable's parameters, as far as they can be resolved."""
     function = target.__init__ if inspect.isclass(target) else target
     annotated = target if is_dataclass(target) else inspect.unwrap(function)
@@ -110,10 +111,12 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, allowed) and (bool in allowed or not isinstance(value, bool))
 
 
-def _spell(hint: Any) -> str:
+def spell(hint: Any) -> str:
     """An annotation as the user would write it: "int | None"."""
     if get_origin(hint) in (Union, types.UnionType):
-        return " | ".join(_spell(member) for member in get_args(hint))
+        return " | ".join(spell(member) for member in get_args(hint))
     if hint is types.NoneType:
         return "null"
-    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+    if isinstance(hint, type) and not get_args(hint):
+        return hint.__name__
+    return re.sub(r"(\w+\.)+", "", str(hint)).replace("NoneType", "null")

@@ -25,6 +25,7 @@ WEIGHTINGS = ("softmax", "binary")
 SCALES = ("frozen_sigma", "head_scale", "mean_abs")
 DECAYS = ("linear", "cosine", "constant")
 BACKENDS = ("auto", "cuda_decode", "triton_decode", "triton", "cpu", "eager", "reference")
+NAMES = ("RELAXATIONS", "FINAL_RELAXATIONS", "WEIGHTINGS", "SCALES", "DECAYS", "BACKENDS")
 
 
 @dataclass
@@ -125,9 +126,11 @@ class BinarizationConfig:
 
 @dataclass
 class SparsityConfig:
-    """Attributes:
-    n: keys that a query keeps, an integer >= 1 or a fraction in (0, 1] of those it may see.
-    minimum: keys that it keeps at least where n is a fraction and it may see as many.
+    """How many keys a query keeps.
+
+    Attributes:
+        n: keys that a query keeps, an integer >= 1 or a fraction in (0, 1] of those it may see.
+        minimum: keys that it keeps at least where n is a fraction and it may see as many.
     """
 
     n: int | float = MISSING
@@ -136,9 +139,11 @@ class SparsityConfig:
 
 @dataclass
 class PathsConfig:
-    """Attributes:
-    data: where tasks and models look for local files.
-    cache: where fine-tuned teachers are kept.
+    """Directories.
+
+    Attributes:
+        data: where tasks and models look for local files.
+        cache: where fine-tuned teachers are kept.
     """
 
     data: str = MISSING

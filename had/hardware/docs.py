@@ -1,21 +1,15 @@
-"""Writes the generated parts of docs/hardware.md: `python -m had.hardware.docs`.
-
-A generated part stands between `<!-- generated: name -->` and `<!-- end -->`; everything else in
-the page is left as it is.
-"""
+"""Writes the generated parts of docs/hardware.md: `python -m had.hardware.docs`."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from had.errors import HadError
 from had.hardware.docs_parts import PARTS, savings_by_length
 from had.hardware.ledgers import published
+from had.pages import DOCS, fill
 
-PAGE = Path(__file__).parents[2] / "docs" / "hardware.md"
+PAGE = DOCS / "hardware.md"
 FIGURE = PAGE.with_name("hardware_reduction.svg")
-BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
@@ -30,13 +24,7 @@ def render(page: str) -> str:
     Raises:
         HadError: The page asks for a part that nobody writes.
     """
-
-    def block(match: re.Match[str]) -> str:
-        if match[2] not in PARTS:
-            raise HadError(f"no generated part '{match[2]}'; known: {', '.join(PARTS)}")
-        return f"{match[1]}\n{PARTS[match[2]]()}\n\n{match[3]}"
-
-    return BLOCK.sub(block, page)
+    return fill(page, PARTS)
 
 
 def draw_reduction(path: Path) -> None:
