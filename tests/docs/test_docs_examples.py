@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +15,10 @@ import torch
 import had
 from had.attention.backends import BACKENDS, AttentionCall
 from had.attention.functional import binarize
+from had.attention.module import hamming_layers
 from had.errors import HadError
 from had.hardware import ModelGeometry, compare
-from tests.integration.command_line import spawned, variables
+from tests.integration.command_line import called
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -29,12 +28,15 @@ BRIEF = (
 )
 
 
-def test_a_task_a_model_and_a_recipe_of_ones_own(tmp_path: Path) -> None:
+def test_a_task_a_model_and_a_recipe_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
     run_dir = tmp_path / "run"
-    ended = spawned(
+    ended = called(
+        capfd.readouterr,
         *("train", "--config-dir", str(EXAMPLES / "conf"), "task=bars", "model=vit_wide"),
         *("binarization=gentle", *BRIEF, f"run_dir={run_dir}", f"paths.cache={tmp_path}"),
-        PYTHONPATH=f"{EXAMPLES}:{ROOT}",
     )
     assert ended.status == 0, ended.err
     record = json.loads((run_dir / "record.json").read_text())
@@ -110,11 +112,7 @@ def test_a_backend_of_ones_own_in_a_model(gather: str) -> None:
 
 
 def test_a_student_from_python() -> None:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "first_student.py")],
-        env=variables({"PYTHONPATH": str(ROOT)}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    """It compares what it saved and loaded itself."""
+    names = runpy.run_path(str(EXAMPLES / "first_student.py"))
+    assert names["logits"].shape == (8, 1000)
+    assert hamming_layers(names["student"])
