@@ -195,7 +195,9 @@ class _Job:
             raise SystemExit(USER_ERROR) from error
         except Interrupted as stop:
             log.warning("%s; resume=%s continues", stop, cfg.run_dir)
-            raise SystemExit(SIGNALLED + stop.signal) from None
+            # Further processes end quietly: else their launcher kills the first one, which may
+            # still be closing its loggers.
+            raise SystemExit(SIGNALLED + stop.signal if stop.rank == 0 else 0) from None
         except KeyboardInterrupt:
             log.warning("interrupted")
             raise SystemExit(SIGNALLED + SIGINT) from None

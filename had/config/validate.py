@@ -6,6 +6,7 @@ of every `_target_` against its signature, the rules of `had.config.rules`, and 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
@@ -18,12 +19,10 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from had.build import build
 from had.config import TYPED_GROUPS, TrainConfig
 from had.config.binding import misfits, targets
-from had.config.rules import RULES, SWEEP_RULES, Values
+from had.config.rules import BASIC_LAUNCHER, LAUNCHER_RULES, RULES, SWEEP_RULES, Rule, Values
 from had.config.wording import nearest, numbered
 from had.errors import HadError
 from had.hardware.spec import load_accelerator
-
-_BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
 def check(cfg: DictConfig) -> None:
@@ -50,7 +49,9 @@ def validate(cfg: DictConfig) -> list[str]:
     if not any(problem.startswith("task.") for problem in problems):
         problems += _refused_by_task(values)
     problems += refused_by_hardware(values)
-    for rule in [*RULES, *_sweep_rules(cfg)]:
+    launched = _launched(cfg)
+    problems += _unlaunchable(launched)
+    for rule in [*RULES, *_sweep_rules(launched)]:
         problems += rule(values)
     return list(dict.fromkeys(problems))
 
@@ -97,14 +98,32 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def _sweep_rules(cfg: DictConfig) -> list[Any]:
-    """The rules for several jobs by one process, if that is what is going on."""
+def _launched(cfg: DictConfig) -> DictConfig | None:
+    """The `hydra` node of a configuration or, inside a job, of the job; None without Hydra."""
     node = cfg.get("hydra")
-    if node is None and HydraConfig.initialized():
-        node = HydraConfig.get()
+    return HydraConfig.get() if node is None and HydraConfig.initialized() else node
+
+
+def _unlaunchable(node: DictConfig | None) -> Iterator[str]:
+    """A launcher that would not be asked, or is not there."""
+    target = str(node.launcher.get("_target_")) if node is not None else BASIC_LAUNCHER
+    if target == BASIC_LAUNCHER:
+        return
+    if node.mode != RunMode.MULTIRUN:
+        yield "hydra/launcher: only the jobs of a sweep are launched; add -m"
+    if target.startswith("hydra_plugins."):
+        try:
+            importlib.import_module(target.rpartition(".")[0])
+        except ImportError:
+            package = target.split(".")[1].replace("_", "-")
+            yield f"hydra/launcher: it needs {package}; pip install 'had[cluster]'"
+
+
+def _sweep_rules(node: DictConfig | None) -> list[Rule]:
+    """The rules for several jobs, if that is what is going on."""
     if node is None or node.mode != RunMode.MULTIRUN:
         return []
-    return [rule for rule in SWEEP_RULES if node.launcher.get("_target_") == _BASIC_LAUNCHER]
+    return [*SWEEP_RULES, *LAUNCHER_RULES.get(str(node.launcher.get("_target_")), ())]
 
 
 def _unfit(values: Values) -> Iterator[str]:

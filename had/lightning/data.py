@@ -25,7 +25,8 @@ class ShuffledBatches(Sampler[list[int]]):
         seed: of the order.
         start: batches already done.
         rank: of this process.
-        world_size: number of processes; each takes its share of every batch.
+        world_size: number of processes; each takes its share of every batch, or the whole of a
+            last one that has not an example for everybody.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class ShuffledBatches(Sampler[list[int]]):
                 current = index // per_pass
                 order = self._order(current)
             first = index % per_pass * self.batch_size
-            yield order[first : first + self.batch_size][self.rank :: self.world_size]
+            batch = order[first : first + self.batch_size]
+            shared = len(batch) >= self.world_size
+            yield batch[self.rank :: self.world_size] if shared else batch
 
     def _order(self, number: int) -> list[int]:
         generator = torch.Generator().manual_seed(hash((self.seed, number)) % 2**63)

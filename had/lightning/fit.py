@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 import warnings
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from pytorch_lightning.loggers import Logger
 
 from had.build import build, build_all
@@ -45,11 +46,12 @@ class Interrupted(Exception):
 
     Attributes:
         signal: its number.
+        rank: of this process among those of the run.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, rank: int = 0) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}")
-        self.signal = number
+        self.signal, self.rank = number, rank
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def fit(phase: Phase, module: DistillationModule) -> dict[str, float]:
     )
     for callback in trainer.callbacks:
         if isinstance(callback, Checkpoints) and callback.interrupted_by is not None:
-            raise Interrupted(callback.interrupted_by)
+            raise Interrupted(callback.interrupted_by, trainer.global_rank)
     return throughput.metrics()
 
 
@@ -179,9 +181,14 @@ def build_trainer(phase: Phase, *extra: pl.Callback) -> pl.Trainer:
 
 
 def device(cfg: DictConfig) -> torch.device:
-    """Where a single process of the configured trainer computes."""
+    """Where this process of the configured trainer computes."""
     wants_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda")
-    return torch.device("cuda" if wants_gpu and torch.cuda.is_available() else "cpu")
+    if not (wants_gpu and torch.cuda.is_available()):
+        return torch.device("cpu")
+    given = cfg.trainer.devices
+    places = list(given) if isinstance(given, ListConfig) else range(torch.cuda.device_count())
+    local_rank = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
+    return torch.device("cuda", places[local_rank % len(places)])
 
 
 def precision(cfg: DictConfig) -> str:

@@ -18,6 +18,7 @@ from had.distill.schedule import Schedule
 from had.errors import HadError
 from had.lightning.data import draw_seed
 from had.lightning.graphs import StepGraphs
+from had.lightning.shares import of_whole_batch
 from had.tasks.base import FINISHED, Batch, OnDevice, Task
 from had.tasks.mixing import MixingPlan
 
@@ -80,6 +81,8 @@ class DistillationModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         self._place_teacher()
+        if self.global_rank:  # dropout is not the same on all processes
+            torch.manual_seed(hash((self.schedule.seed, self.global_rank)) % 2**63)
         self._stage = -1
         self._graphs = StepGraphs(self._step, self.student.parameters()) if self._fits() else None
 
@@ -131,14 +134,18 @@ class DistillationModule(pl.LightningModule):
             shown = {
                 f"{self._training}/{name}": part.detach().clone() for name, part in parts.items()
             }
-            self.log_dict({**shown, f"{self._training}/c": float(self._relaxation.c)})
-            self.log("loss", parts["loss"].detach().clone(), prog_bar=True, logger=False)
+            self.log_dict({**shown, f"{self._training}/c": float(self._relaxation.c)}, sync_dist=True)
+            total = parts["loss"].detach().clone()
+            self.log("loss", total, prog_bar=True, logger=False, sync_dist=True)
         return parts["loss"]
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         """Loss of a batch in the current stage, and its unweighted parts."""
         weights = self.schedule.config.stages[self._stage].weights
-        parts = self._losses(self.models(batch["inputs"], weights), batch["labels"], weights)
+        signals, labels = self.models(batch["inputs"], weights), batch["labels"]
+        parts = self._losses(signals, labels, weights)
+        if self.trainer.world_size > 1:
+            parts = of_whole_batch(parts, self._counts(signals, labels))
         weighted = [getattr(weights, name) * part for name, part in parts.items()]
         return {"loss": torch.stack(weighted).sum(), **parts}
 
@@ -161,6 +168,17 @@ class DistillationModule(pl.LightningModule):
             "task": lambda: self.task.loss(signals.logits, labels),
         }
         return {name: part() for name, part in compute.items() if getattr(weights, name) > 0}
+
+    def _counts(self, signals: Signals, labels: Tensor) -> dict[str, Tensor | int]:
+        """What each part is a mean over, up to a factor that is the same on all processes."""
+        examples = len(labels)
+        tokens = examples if signals.real is None else signals.real.sum()
+        return {
+            "attention": tokens,
+            "hidden": tokens,
+            "output": examples,
+            "task": self.task.loss_count(labels),
+        }
 
     def _logs_now(self) -> bool:
         # self.log costs more than some layers' kernels, so quiet steps do not call it at all.

@@ -199,6 +199,13 @@ class Task(ABC):
             labels: as in the batches.
         """
 
+    def loss_count(self, labels: Tensor) -> Tensor | int:
+        """Over how many things `loss` is a mean; here the examples.
+
+        Processes that share a batch weigh their losses by it.
+        """
+        return len(labels)
+
     @abstractmethod
     def output_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """How far the student's outputs are from the teacher's, a float32 scalar.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ import pytorch_lightning as pl
 import torch
 
 from had.lightning.module import DistillationModule
+from had.lightning.shares import gathered, largest
+from had.lightning.signals import Signals
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +22,8 @@ class Checkpoints(pl.Callback):
     """Writes `step-*.ckpt` into the trainer's root directory, whole or not at all.
 
     SIGTERM and Ctrl-C end the run after the step in progress, with a checkpoint; a second Ctrl-C
-    ends it at once. The random state travels along, so that a resumed run repeats the
-    uninterrupted one.
+    ends it at once. Several processes stop together, whichever of them the signal reached. The
+    random state of each travels along, so that a resumed run repeats the uninterrupted one.
 
     Args:
         every_n_steps: optimizer steps between two checkpoints.
@@ -38,21 +39,23 @@ class Checkpoints(pl.Callback):
         self.interrupted_by: int | None = None
         self._saved_step = 0
         self._restored: dict[str, Any] | None = None
-        self._previous_handlers: dict[int, Any] = {}
+        self._signals = Signals()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._signals.look()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Not earlier: Lightning installs a handler of its own that would end the run unsaved.
         self._saved_step = trainer.global_step
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous_handlers[number] = signal.signal(number, self._remember)
+        self._signals.listen()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._restore_handlers()
+        self._signals.restore()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        self._restore_handlers()
+        self._signals.restore()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -71,20 +74,31 @@ class Checkpoints(pl.Callback):
     ) -> None:
         step = trainer.global_step
         due = step % self.every_n_steps == 0 or step in pl_module.schedule.borders
-        if step > self._saved_step and (due or self.interrupted_by is not None):
+        number = self._agreed(trainer)
+        if step > self._saved_step and (due or number):
             self._save(trainer, step)
-        if self.interrupted_by is not None:
+        if number and not self._signals.pass_on(number):
+            self.interrupted_by = number
             trainer.should_stop = True
+
+    def _agreed(self, trainer: pl.Trainer) -> int:
+        """The signal that came to this process or, after the same step, to another; 0 if none.
+
+        A process that stopped alone would leave the others waiting for its gradients.
+        """
+        own = self._signals.number or 0
+        return own if trainer.world_size == 1 else largest(own, trainer.strategy.root_device)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["random_state"] = random_state()
+        checkpoint["random_state"] = gathered(random_state())
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._restored = checkpoint["random_state"]
+        states = dict(enumerate(checkpoint["random_state"]))
+        self._restored = states.get(trainer.global_rank)  # none if there were fewer processes
 
     def _save(self, trainer: pl.Trainer, step: int) -> None:
         folder = Path(trainer.default_root_dir)
@@ -96,17 +110,6 @@ class Checkpoints(pl.Callback):
             os.replace(partial, final)
             for old in sorted(folder.glob("step-*.ckpt"))[: -self.keep]:
                 old.unlink()
-
-    def _remember(self, number: int, frame: Any) -> None:
-        if self.interrupted_by is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        log.warning("signal %d: saving a checkpoint after this step, then stopping", number)
-        self.interrupted_by = number
-
-    def _restore_handlers(self) -> None:
-        for number, handler in self._previous_handlers.items():
-            signal.signal(number, handler)
-        self._previous_handlers = {}
 
 
 def random_state() -> dict[str, Any]:
