@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -182,6 +183,8 @@ class _Job:
         sys.argv = self.command_line
         with open_dict(cfg):
             cfg.run_dir = HydraConfig.get().runtime.output_dir  # a sweep numbers its own
+            if cfg.resume is None and "SUBMITIT_EXECUTOR" in os.environ:
+                cfg.resume = "auto"  # submitit starts a job again with the command it had
         from had.lightning.fit import Interrupted
         from had.runner import run
 

@@ -280,7 +280,7 @@ def one_job_at_a_time(values: Values) -> Iterator[str]:
     if at(values, "resume") == "auto":
         yield (
             "resume=auto: a sweep (-m) cannot be resumed in one process; resume its runs one by "
-            "one, or use had sweep, which continues"
+            "one, or use had sweep, which continues by itself"
         )
 
 

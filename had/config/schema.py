@@ -9,6 +9,7 @@ This module is imported by every command, so it imports nothing heavy.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -224,3 +225,5 @@ def register() -> None:
     OmegaConf.register_new_resolver("had.rest", rest, replace=True)
     OmegaConf.register_new_resolver("had.keys", keys, replace=True)
     OmegaConf.register_new_resolver("had.first_directory", first_directory, replace=True)
+    # Our files for submitit's launchers bear their names, and leave the types to submitit's own.
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit")

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,15 +46,21 @@ class TeacherCache:
         )
 
     def store(self, model: nn.Module, settings: Mapping[str, Any]) -> None:
-        """Keep a fine-tuned model; it appears whole or not at all."""
-        partial = self.directory.with_name(f"{self.directory.name}.{os.getpid()}.partial")
+        """Keep a fine-tuned model; it appears whole or not at all.
+
+        Jobs of a sweep may make the same teacher at the same time: the first one's is kept.
+        """
+        own = f"{socket.gethostname()}-{os.getpid()}"
+        partial = self.directory.with_name(f"{self.directory.name}.{own}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         family_of(model).save(model, partial, {})
         (partial / "settings.json").write_text(
             json.dumps(settings, indent=2, sort_keys=True) + "\n"
         )
-        shutil.rmtree(self.directory, ignore_errors=True)
-        partial.rename(self.directory)
+        try:
+            partial.rename(self.directory)
+        except OSError:  # there is one
+            shutil.rmtree(partial)
         log.info("teacher: kept in %s", self.directory)
 
 

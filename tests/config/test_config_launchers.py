@@ -20,11 +20,10 @@ def in_a_sweep(cfg: DictConfig) -> DictConfig:
 
 
 @pytest.mark.parametrize("launcher", ["submitit_local", "submitit_slurm"])
-def test_jobs_that_are_started_again_resume(compose, launcher: str) -> None:
-    cfg = in_a_sweep(compose(f"hydra/launcher={launcher}"))
-    assert cfg.resume == "auto"
+@pytest.mark.parametrize("resume", ["null", "auto"])
+def test_jobs_that_are_started_again_may_resume(compose, launcher: str, resume: str) -> None:
+    cfg = in_a_sweep(compose(f"hydra/launcher={launcher}", f"resume={resume}"))
     assert validate(cfg) == []
-    assert compose(f"hydra/launcher={launcher}", "resume=null").resume is None
 
 
 def test_slurm_is_asked_for_a_task_for_each_device(compose) -> None:

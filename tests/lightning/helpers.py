@@ -70,3 +70,10 @@ class Signal(At):
 
     def act(self) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Preemption(At):
+    """Sends this process what submitit sends before the time of a job is up."""
+
+    def act(self) -> None:
+        os.kill(os.getpid(), signal.SIGUSR2)
