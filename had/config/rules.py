@@ -31,7 +31,7 @@ SCHEDULES = ("schedule", "finetune")
 _SHARE_TOLERANCE = 1e-6  # shares are decimals that people add up
 _ANNEALED = ("soft", "sharp")  # relaxations with a sharpness c
 _WIDTHS = (("embed_dim", "num_heads"), ("hidden_size", "num_attention_heads"))
-_DISTRIBUTED = ("ddp", "fsdp", "deepspeed")
+_DISTRIBUTED = ("ddp", "fsdp", "deepspeed", "had.lightning.sharding.")
 
 
 def at(values: Values, key: str) -> Any:
@@ -286,7 +286,8 @@ def one_job_at_a_time(values: Values) -> Iterator[str]:
 
 def one_device_a_job(values: Values) -> Iterator[str]:
     """The processes of one job would each walk through the whole sweep."""
-    devices, strategy = at(values, "trainer.devices"), str(at(values, "trainer.strategy"))
+    devices, strategy = at(values, "trainer.devices"), at(values, "trainer.strategy")
+    strategy = at(strategy, "_target_") if isinstance(strategy, dict) else str(strategy)
     if _several(devices) or strategy.startswith(_DISTRIBUTED):
         yield (
             f"trainer.devices={devices}, trainer.strategy={strategy}: a job of a sweep (-m) on "

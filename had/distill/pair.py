@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -94,6 +95,12 @@ class TeacherStudent:
             return
         with self._student_states.watching(), self._teacher_states.watching():
             yield
+
+
+def with_copied_student(models: Alone | TeacherStudent) -> Alone | TeacherStudent:
+    """The same with a copy of the student, and the teacher itself."""
+    student = copy.deepcopy(models.student)
+    return Alone(student) if models.teacher is None else TeacherStudent(models.teacher, student)
 
 
 class BlockOutputs:

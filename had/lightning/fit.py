@@ -16,10 +16,11 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, ListConfig
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from had.build import build, build_all
 from had.config import ScheduleConfig
-from had.distill.pair import Alone, TeacherStudent
+from had.distill.pair import Alone, TeacherStudent, with_copied_student
 from had.distill.schedule import Schedule
 from had.errors import HadError
 from had.lightning.callbacks.checkpoints import Checkpoints, checkpoint_step, newest_valid
@@ -27,6 +28,7 @@ from had.lightning.callbacks.hardware import HardwareCost
 from had.lightning.callbacks.throughput import Throughput
 from had.lightning.data import ShuffledBatches, evaluation_loader, training_loader
 from had.lightning.module import DistillationModule
+from had.lightning.sharding import Sharded, WholeWeights
 from had.tasks.base import Task, TaskData
 
 log = logging.getLogger(__name__)
@@ -121,8 +123,11 @@ def fit(phase: Phase, module: DistillationModule) -> dict[str, float]:
     resume = _resume_point(phase)
     # A phase draws the same random numbers whether or not another one ran before it.
     pl.seed_everything(phase.cfg.seed, workers=True, verbose=False)
-    throughput = Throughput()
+    throughput, whole = Throughput(), WholeWeights()
     trainer = build_trainer(phase, throughput)
+    sharded = isinstance(trainer.strategy, Sharded)
+    if sharded:
+        trainer.callbacks.append(whole)
     accumulate = phase.cfg.trainer.accumulate_grad_batches
     batches = ShuffledBatches(
         len(phase.data.train),
@@ -134,12 +139,14 @@ def fit(phase: Phase, module: DistillationModule) -> dict[str, float]:
         world_size=trainer.world_size,
     )
     trainer.fit(
-        module,
+        phase.module(with_copied_student(module.models)) if sharded else module,
         training_loader(phase.data.train, batches),
         _evaluation_loaders(phase),
         ckpt_path=resume[0] if resume else None,
         weights_only=True,
     )
+    if sharded:  # what was sharded stays so, and only its copy can be evaluated and saved
+        module.load_state_dict(whole.state)
     for callback in trainer.callbacks:
         if isinstance(callback, Checkpoints) and callback.interrupted_by is not None:
             raise Interrupted(callback.interrupted_by, trainer.global_rank)
@@ -152,7 +159,8 @@ def evaluate(phase: Phase, module: DistillationModule) -> dict[str, float]:
     Returns:
         `role/metric` or `role/set/metric`, and `hw/<accelerator>/<quantity>`.
     """
-    trainer = build_trainer(phase)
+    # Every process evaluates everything with the whole student, as it does with the whole teacher.
+    trainer = build_trainer(phase, **({"strategy": "ddp"} if _is_sharded(phase.cfg) else {}))
     results = trainer.test(module, _evaluation_loaders(phase), verbose=False)[0]
     for callback in trainer.callbacks:
         if isinstance(callback, HardwareCost):
@@ -160,8 +168,19 @@ def evaluate(phase: Phase, module: DistillationModule) -> dict[str, float]:
     return {name: float(value) for name, value in results.items()}
 
 
-def build_trainer(phase: Phase, *extra: pl.Callback) -> pl.Trainer:
-    """The configured trainer with `extra` callbacks, and what follows from the phase filled in."""
+def _is_sharded(cfg: DictConfig) -> bool:
+    strategy = cfg.trainer.strategy
+    return isinstance(strategy, DictConfig) and "Sharded" in str(strategy.get("_target_"))
+
+
+def build_trainer(phase: Phase, *extra: pl.Callback, **changes: Any) -> pl.Trainer:
+    """The configured trainer with `extra` callbacks, and what follows from the phase filled in.
+
+    Args:
+        phase: what is trained or evaluated.
+        extra: further callbacks.
+        changes: arguments of the trainer that replace configured ones.
+    """
     cfg = phase.cfg
     callbacks = [*build_all(cfg.callbacks), *extra]
     if not cfg.trainer.enable_progress_bar:
@@ -169,7 +188,7 @@ def build_trainer(phase: Phase, *extra: pl.Callback) -> pl.Trainer:
         callbacks = [each for each in callbacks if not isinstance(each, pl.callbacks.ProgressBar)]
     passes = phase.total_steps * cfg.trainer.accumulate_grad_batches
     return build(
-        {**cfg.trainer, "precision": precision(cfg)},
+        {**cfg.trainer, "precision": precision(cfg), **changes},
         callbacks=callbacks,
         logger=list(phase.loggers) or False,
         default_root_dir=str(phase.checkpoints(cfg.run_dir)),
@@ -177,6 +196,8 @@ def build_trainer(phase: Phase, *extra: pl.Callback) -> pl.Trainer:
         max_steps=phase.total_steps or -1,
         val_check_interval=max(1, min(phase.batches_per_pass, passes)),
         use_distributed_sampler=False,
+        # Lightning's own requeueing saves checkpoints that know nothing of the order of the data.
+        plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
@@ -57,6 +58,8 @@ class DistillationModule(pl.LightningModule):
         self.evaluation_sets = evaluation_sets
         self.cuda_graphs = cuda_graphs
         self.on_device = on_device
+        # By name, and now: of a sharded parameter each process sees a piece without a shape.
+        self._decayed = {name for name, p in self.student.named_parameters() if _is_matrix(p)}
         self._graphs: StepGraphs | None = None
         self._stage = -1
         self._metrics: dict[tuple[str, str], MetricCollection] = {}
@@ -90,7 +93,8 @@ class DistillationModule(pl.LightningModule):
         """Whether steps can run as CUDA graphs: they own the gradients, which others must not."""
         alone = self.trainer.world_size == 1 and self.trainer.accumulate_grad_batches == 1
         on_gpu = self.device.type == "cuda" and self.trainer.scaler is None
-        return self.cuda_graphs and alone and on_gpu
+        whole = not isinstance(self.trainer.strategy, FSDPStrategy)
+        return self.cuda_graphs and alone and on_gpu and whole
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Bring the relaxation to where the schedule wants it at this step."""
@@ -187,10 +191,16 @@ class DistillationModule(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW; biases, norms and scales are not decayed. The schedule sets the rate by step."""
         config = self.schedule.config
-        trained = [p for p in self.student.parameters() if p.requires_grad]
+        trained = [(n, p) for n, p in self.student.named_parameters() if p.requires_grad]
+        decayed = [
+            name.replace("_fsdp_wrapped_module.", "") in self._decayed for name, _ in trained
+        ]
         groups = [
-            {"params": [p for p in trained if _is_matrix(p)]},
-            {"params": [p for p in trained if not _is_matrix(p)], "weight_decay": 0.0},
+            {"params": [p for (_, p), yes in zip(trained, decayed, strict=True) if yes]},
+            {
+                "params": [p for (_, p), yes in zip(trained, decayed, strict=True) if not yes],
+                "weight_decay": 0.0,
+            },
         ]
         optimizer = torch.optim.AdamW(
             groups,
@@ -208,7 +218,11 @@ class DistillationModule(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip the gradients' norm; Lightning itself refuses to beside a fused optimizer."""
-        if gradient_clip_val:
+        if not gradient_clip_val:
+            return
+        if isinstance(self.trainer.strategy, FSDPStrategy):  # the norm of all pieces together
+            self.trainer.model.clip_grad_norm_(gradient_clip_val)
+        else:
             torch.nn.utils.clip_grad_norm_(self.student.parameters(), gradient_clip_val)
 
     # ---- evaluation -----------------------------------------------------------------------------

@@ -121,7 +121,13 @@ def in_a_sweep(cfg):
 
 @pytest.mark.parametrize(
     "override",
-    ["trainer.devices=2", "trainer.devices=[0,1]", "trainer.devices=-1", "trainer=ddp"],
+    [
+        "trainer.devices=2",
+        "trainer.devices=[0,1]",
+        "trainer.devices=-1",
+        "trainer=ddp",
+        "trainer=fsdp",
+    ],
 )
 def test_a_sweep_in_one_process_uses_one_device(compose, override: str) -> None:
     assert validate(compose(override)) == []

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from had.cli import main
 from had.lightning.data import ShuffledBatches
+from had.runner import evaluate_run
 from tests.integration import material
 from tests.integration.command_line import command, overrides, variables
 
@@ -124,6 +125,32 @@ def test_the_weights_are_those_of_one_process(one: Path, two: Path) -> None:
         torch.testing.assert_close(weight, theirs[name], rtol=1e-4, atol=1e-5, msg=name)
     start = torch.load(next((one / "checkpoints" / "student").glob("*")), weights_only=True)
     assert start["global_step"] > 0
+
+
+@pytest.fixture(scope="module")
+def sharded(place: Place) -> Path:
+    given = ("trainer=fsdp", *TWO[1:], "trainer.precision=32-true")
+    return place.run("sharded", *given, "callbacks.checkpoints.every_n_steps=90")
+
+
+def test_sharded_weights_learn_what_whole_ones_learn(one: Path, sharded: Path) -> None:
+    """The first steps to float32; later ones part where a sign does."""
+    for name, curve in losses(sharded).items():
+        assert curve[:20] == pytest.approx(losses(one)[name][:20], rel=1e-3, abs=1e-5), name
+    assert scores(sharded)["score/teacher"] > 70
+    assert scores(sharded)["score/student"] > 70
+
+
+def test_what_was_sharded_is_saved_whole(one: Path, sharded: Path) -> None:
+    ours, theirs = (load_file(e / "student" / "model.safetensors") for e in (sharded, one))
+    assert {n: w.shape for n, w in ours.items()} == {n: w.shape for n, w in theirs.items()}
+    again = evaluate_run(sharded)
+    assert again["student/accuracy"] == scores(sharded)["student/accuracy"]
+    file = max((sharded / "checkpoints" / "student").glob("*.ckpt"))
+    state = torch.load(file, weights_only=True)["state_dict"]
+    assert {name.removeprefix("student."): w.shape for name, w in state.items()}.items() >= {
+        name: weight.shape for name, weight in ours.items()
+    }.items()
 
 
 def shares(size: int, batch: int, world_size: int) -> list[list[list[int]]]:
