@@ -163,6 +163,8 @@ def _reopened(directory: Path) -> tuple[nn.Module, Phase]:
         raise HadError(f"{directory}: not a finished run, it has no {METRICS}")
     cfg = OmegaConf.load(directory / CONFIG)
     cfg.run_dir = str(directory)
+    # Several processes would each evaluate all of it.
+    cfg.trainer.update(devices=1, strategy="auto", num_nodes=1)
     student = load_student(directory / STUDENT, trust_remote_code=cfg.model.trust_remote_code)
     task: Task = build(cfg.task)
     data = task.encode(build(cfg.model).at(str(directory / STUDENT), key=STUDENT).preprocessor())

@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 
 from had.errors import HadError
 from had.tasks.base import EncodedDataset, PreprocessorSource, Task, TaskData
-from had.tasks.token_losses import TokenMetrics, token_cross_entropy, token_divergence
+from had.tasks.token_losses import IGNORED, TokenMetrics, token_cross_entropy, token_divergence
 from had.tasks.vocabulary import VOCABULARIES, Document, Vocabulary
 
 
@@ -84,6 +84,10 @@ class CausalTask(Task):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return token_cross_entropy(logits, labels)
+
+    def loss_count(self, labels: Tensor) -> Tensor:
+        """The predicted tokens, of which examples have different numbers."""
+        return (labels != IGNORED).sum()
 
     def output_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         return token_divergence(student, teacher)

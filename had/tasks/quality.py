@@ -95,6 +95,10 @@ class QualityTask(Task):
         """Cross entropy of the right option among the four."""
         return F.cross_entropy(*self.choices(logits, labels))
 
+    def loss_count(self, labels: Tensor) -> int:
+        """The questions, also where labels are tokens."""
+        return len(labels)
+
     def metrics(self) -> MetricCollection:
         """Accuracy, and beside it what guessing gives."""
         return MetricCollection({"choices": ChoiceAccuracy(self.choices)})

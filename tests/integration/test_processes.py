@@ -134,9 +134,11 @@ def sharded(place: Place) -> Path:
 
 
 def test_sharded_weights_learn_what_whole_ones_learn(one: Path, sharded: Path) -> None:
-    """The first steps to float32; later ones part where a sign does."""
+    """The same curve in float32: a student's for some steps, until a bit or a key differs."""
+    whole = losses(one)
     for name, curve in losses(sharded).items():
-        assert curve[:20] == pytest.approx(losses(one)[name][:20], rel=1e-3, abs=1e-5), name
+        steps = 20 if name == "train/task" else 3  # the teacher's come first, and have no bits
+        assert curve[:steps] == pytest.approx(whole[name][:steps], rel=1e-3, abs=1e-5), name
     assert scores(sharded)["score/teacher"] > 70
     assert scores(sharded)["score/student"] > 70
 
