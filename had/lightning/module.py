@@ -138,7 +138,9 @@ class DistillationModule(pl.LightningModule):
             shown = {
                 f"{self._training}/{name}": part.detach().clone() for name, part in parts.items()
             }
-            self.log_dict({**shown, f"{self._training}/c": float(self._relaxation.c)}, sync_dist=True)
+            self.log_dict(
+                {**shown, f"{self._training}/c": float(self._relaxation.c)}, sync_dist=True
+            )
             total = parts["loss"].detach().clone()
             self.log("loss", total, prog_bar=True, logger=False, sync_dist=True)
         return parts["loss"]

@@ -100,7 +100,7 @@ def losses(directory: Path) -> dict[str, list[float]]:
     (file,) = (directory / "csv").rglob("metrics.csv")
     with file.open() as lines:
         rows = list(csv.DictReader(lines))
-    names = [name for name in rows[0] if name.startswith("train/")]
+    names = [name for name in rows[0] if name.startswith(("finetune/", "train/"))]
     return {name: [float(row[name]) for row in rows if row[name]] for name in names}
 
 
@@ -112,10 +112,11 @@ def test_two_processes_learn_what_one_learns(one: Path, two: Path) -> None:
 
 def test_the_loss_curve_is_that_of_one_process(one: Path, two: Path) -> None:
     curves = losses(one)
-    assert {"train/attention", "train/hidden", "train/output", "train/task"} <= set(curves)
+    names = {"finetune/task", *(f"train/{n}" for n in ("attention", "hidden", "output", "task"))}
+    assert names <= set(curves)
     for name, curve in losses(two).items():
         assert curve == pytest.approx(curves[name], rel=1e-4, abs=1e-6), name
-    assert curves["train/loss"][0] > 2 * curves["train/loss"][-1]
+    assert curves["finetune/loss"][0] > 2 * curves["finetune/loss"][-1]
 
 
 def test_the_weights_are_those_of_one_process(one: Path, two: Path) -> None:
@@ -134,10 +135,10 @@ def sharded(place: Place) -> Path:
 
 
 def test_sharded_weights_learn_what_whole_ones_learn(one: Path, sharded: Path) -> None:
-    """The same curve in float32: a student's for some steps, until a bit or a key differs."""
+    """The same curve in float32; a student's until a bit or a key differs."""
     whole = losses(one)
     for name, curve in losses(sharded).items():
-        steps = 20 if name == "train/task" else 3  # the teacher's come first, and have no bits
+        steps = 20 if name.startswith("finetune/") else 3
         assert curve[:steps] == pytest.approx(whole[name][:steps], rel=1e-3, abs=1e-5), name
     assert scores(sharded)["score/teacher"] > 70
     assert scores(sharded)["score/student"] > 70
