@@ -11,10 +11,21 @@ _LAZY = {
     "BinaryKeyCache": "had.attention.cache",
     "binarize": "had.models.convert",
     "calibrate": "had.models.convert",
+    "compose": "had.config.command_line",
     "save": "had.models.storage",
     "load_student": "had.models.storage",
+    "train": "had.training",
 }
-__all__ = ["BinaryKeyCache", "__version__", "binarize", "calibrate", "load_student", "save"]
+__all__ = [
+    "BinaryKeyCache",
+    "__version__",
+    "binarize",
+    "calibrate",
+    "compose",
+    "load_student",
+    "save",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "paths", "config", "build", "hardware", "models", "tasks", "distill"),
         *("lightning", "results"),
     },
+    "training": {"config", "models", "results", "runner"},
     "sweeps": {"errors", "paths", "config", "lightning", "results", "runner"},
     "commands": {
         *("errors", "paths", "config", "build", "hardware", "attention", "models", "tasks"),

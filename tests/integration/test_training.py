@@ -1,0 +1,64 @@
+"""`had.train` and `had.compose`: the command line's runs, from Python."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+import had
+from had.attention.module import hamming_layers
+from had.config.command_line import request
+from had.errors import HadError
+from had.training import Run
+
+QUICK = ("task.epochs=1", "logger=none", "trainer=cpu", "trainer.enable_progress_bar=false")
+N = "sparsity.n=3"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("training")
+    return had.train(*QUICK, N, f"run_dir={folder / 'run'}", f"paths.cache={folder / 'cache'}")
+
+
+def test_a_run_leaves_what_the_command_line_leaves(run: Run) -> None:
+    written = json.loads((run.directory / "metrics.json").read_text())
+    assert written == run.metrics
+    assert run.record["n"] == 3
+    assert "task.epochs=1" in run.record["overrides"]
+    assert (run.directory / "student" / "model.safetensors").is_file()
+
+
+def test_its_student_is_read_back(run: Run) -> None:
+    student = run.student()
+    assert {layer.options.n for layer in hamming_layers(student)} == {3}
+    with torch.no_grad():
+        assert student(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_a_configuration_is_composed_as_on_the_command_line() -> None:
+    cfg = had.compose("task=glue/rte", "model=minilm", "sparsity.n=16")
+    assert (cfg.task.name, cfg.model.label, cfg.sparsity.n) == ("rte", "minilm", 16)
+    assert "hydra" not in cfg
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_a_recipe_brings_its_schedule() -> None:
+    assert had.compose("binarization=ptq").schedule.stages == []
+
+
+def test_everything_wrong_is_said_at_once() -> None:
+    with pytest.raises(HadError, match=r"(?s)sparsity\.n.*no such task.*|no such task.*sparsity"):
+        had.compose("task=nonsense", "sparsity.n=-1")
+
+
+def test_runs_of_one_process_have_directories_of_their_own() -> None:
+    first, second = request(), request()
+    assert first.cfg.run_dir != second.cfg.run_dir
+    assert copy.deepcopy(first.cfg).run_dir == first.cfg.run_dir  # not the date of the copy
+    assert first.overrides == ()
