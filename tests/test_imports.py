@@ -31,11 +31,11 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "paths", "config", "build", "hardware", "models", "tasks", "distill"),
         *("lightning", "results"),
     },
-    "training": {"config", "models", "results", "runner"},
+    "training": {"errors", "config", "models", "results", "runner"},
     "sweeps": {"errors", "paths", "config", "lightning", "results", "runner"},
     "commands": {
         *("errors", "paths", "config", "build", "hardware", "attention", "models", "tasks"),
-        *("results", "runner", "sweeps"),
+        *("results", "runner", "sweeps", "training"),
     },
     "cli": {"errors", "paths", "config", "lightning", "runner", "commands"},
 }

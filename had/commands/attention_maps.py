@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from had.tasks.images.decode import UnreadableImageError, decode
 from had.tasks.images.pixels import ImageBatches, stored_side
 from had.tasks.images.store import PIXELS
 from had.tasks.images.task import ImageTask
+from had.training import load_teacher
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class VisionRun:
         student = load_student(directory / STUDENT, trust_remote_code=cfg.model.trust_remote_code)
         source: ModelSource = build(cfg.model).at(str(directory / STUDENT), key=STUDENT)
         batches = task.batches(source.preprocessor(), classes=student.num_classes)
-        teacher = load_teacher(cfg, directory, student.num_classes)
+        teacher = load_teacher(directory, build(cfg.model), student.num_classes)
         return cls(cfg, record_attention(teacher).eval(), student, batches)
 
     @torch.no_grad()
@@ -172,22 +172,6 @@ class VisionRun:
             self.student.num_prefix_tokens,
             self.cfg.sparsity.n,
         )
-
-
-def load_teacher(cfg: DictConfig, directory: Path, outputs: int) -> nn.Module:
-    """The teacher that a run names.
-
-    Raises:
-        HadError: it is not there any more.
-    """
-    name = json.loads((directory / TEACHER).read_text())["name"]
-    try:
-        return build(cfg.model).at(name).build(outputs, [], complete=True)
-    except HadError as error:
-        raise HadError(
-            f"{directory}: its teacher cannot be loaded: {error}; the same command as the run's "
-            f"makes it again, and {directory / TEACHER} says where it is looked for"
-        ) from error
 
 
 def log_picture(cfg: DictConfig, directory: Path, file: Path) -> None:

@@ -41,6 +41,20 @@ def test_its_student_is_read_back(run: Run) -> None:
         assert student(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
 
+@torch.no_grad()
+def test_data_and_teacher_of_a_run_give_its_scores(run: Run) -> None:
+    data = run.inputs.data.evaluation[""]
+    for role, model in (("teacher", run.teacher()), ("student", run.student())):
+        found = model(data.inputs["pixel_values"]).argmax(-1)
+        accuracy = (found == data.labels).float().mean().item()
+        assert run.metrics[f"{role}/accuracy"] == pytest.approx(accuracy)
+
+
+def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HadError, match=r"not a finished run, it has no config\.yaml"):
+        Run(tmp_path)
+
+
 def test_a_configuration_is_composed_as_on_the_command_line() -> None:
     cfg = had.compose("task=glue/rte", "model=minilm", "sparsity.n=16")
     assert (cfg.task.name, cfg.model.label, cfg.sparsity.n) == ("rte", "minilm", 16)
