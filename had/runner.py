@@ -167,7 +167,8 @@ def _reopened(directory: Path) -> tuple[nn.Module, Phase]:
     cfg.trainer.update(devices=1, strategy="auto", num_nodes=1)
     student = load_student(directory / STUDENT, trust_remote_code=cfg.model.trust_remote_code)
     task: Task = build(cfg.task)
-    data = task.encode(build(cfg.model).at(str(directory / STUDENT), key=STUDENT).preprocessor())
+    kept = build(cfg.model).at(str(directory / STUDENT), key=STUDENT)
+    data = task.encode(kept.preprocessor() if task.takes_preprocessor else None)
     return student, Phase("student", cfg, task, data, to_dataclasses(cfg).schedule)
 
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from had.config.command_line import request
+from had.config.quiet import quiet_libraries
 from had.errors import HadError
 from had.models.source import ModelSource
 from had.models.storage import STUDENT, load_student
@@ -124,5 +125,6 @@ def train(*overrides: str) -> Run:
         had.lightning.fit.Interrupted: a signal ended training, a checkpoint is on disk.
     """
     wanted = request(*overrides)
-    run(wanted.cfg, overrides=wanted.overrides)
+    with quiet_libraries():
+        run(wanted.cfg, overrides=wanted.overrides)
     return Run(Path(wanted.cfg.run_dir))

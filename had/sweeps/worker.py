@@ -25,15 +25,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from had.config import register
+from had.config.quiet import TALKATIVE
 from had.errors import HadError
 
 log = logging.getLogger(__name__)
 
 _KEPT_INPUTS = 8  # encoded data sets a worker holds on to
-_TALKATIVE = (
-    *("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero"),
-    *("timm", "httpx"),
-)
 _LEFT_BEHIND = ("checkpoints", "student")  # what a recorded run no longer needs
 
 
@@ -135,7 +132,7 @@ def settle() -> None:
     register()
     faulthandler.enable()
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s")
-    for name in _TALKATIVE:
+    for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Outside of training, where the checkpoint callback listens, there is nothing to save.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

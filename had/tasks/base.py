@@ -110,6 +110,7 @@ class Task(ABC):
 
     Attributes:
         head: what the model must have on top, as `had.models` names it.
+        takes_preprocessor: whether `encode` needs the model's; without, any model will do.
         plain_metrics: metrics that are no shares, so that tables show them as they are.
         name: what the task is called in records and tables.
         modality: "text" or "image"; decides which kind of preprocessor `encode` is given.
@@ -122,6 +123,7 @@ class Task(ABC):
     """
 
     head: ClassVar[str] = "classification"
+    takes_preprocessor: ClassVar[bool] = True
     plain_metrics: ClassVar[frozenset[str]] = frozenset()
 
     name: str
@@ -164,7 +166,7 @@ class Task(ABC):
 
     def preprocessor(self, source: PreprocessorSource) -> Any:
         """What `encode` is to be given: the model's own preprocessor, unless a task brings one."""
-        return source.preprocessor()
+        return source.preprocessor() if self.takes_preprocessor else None
 
     @property
     def positions(self) -> int | None:

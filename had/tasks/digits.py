@@ -1,7 +1,7 @@
 """scikit-learn's handwritten digits: real data that needs no download."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ class DigitsTask(SupervisedTask):
         eval_fraction: share of every digit held out for evaluation.
         split_seed: of that split alone; the run's seed does not move it.
     """
+
+    takes_preprocessor: ClassVar[bool] = False
 
     eval_fraction: float
     split_seed: int

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from transformers import ViTConfig, ViTForImageClassification
 
 import had
 from had.attention.module import hamming_layers
 from had.config.command_line import request
 from had.errors import HadError
+from had.runner import evaluate_run
 from had.training import Run
 
 QUICK = ("task.epochs=1", "logger=none", "trainer=cpu", "trainer.enable_progress_bar=false")
@@ -48,6 +50,18 @@ def test_data_and_teacher_of_a_run_give_its_scores(run: Run) -> None:
         found = model(data.inputs["pixel_values"]).argmax(-1)
         accuracy = (found == data.labels).float().mean().item()
         assert run.metrics[f"{role}/accuracy"] == pytest.approx(accuracy)
+
+
+def test_any_image_model_takes_digits(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    pixels = {"image_size": 8, "patch_size": 4, "num_channels": 1, "num_labels": 10}
+    config = ViTConfig(**sizes, **pixels, intermediate_size=16)
+    ViTForImageClassification(config).save_pretrained(tmp_path / "mine")
+    named = [f"{key}={tmp_path / 'mine'}" for key in ("model.name", "teacher")]
+    model = ("model=transformers", "model.modality=image", *named)
+    run = had.train(*QUICK, *model, N, f"run_dir={tmp_path / 'run'}")
+    again = evaluate_run(run.directory)
+    assert again["student/accuracy"] == run.metrics["student/accuracy"]
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
