@@ -1,0 +1,91 @@
+"""Notebooks run from top to bottom, and nothing of a run is committed with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+NAMES = [path.stem for path in NOTEBOOKS]
+LIMIT_S = 600  # of one cell, on a busy machine; none takes a minute on an idle one
+
+_OF_A_MACHINE = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|work|mnt|opt|var)/|[A-Z]:\\\\")
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where notebooks find the teachers of each other."""
+    return tmp_path_factory.mktemp("notebooks")
+
+
+def _cells(path: Path, kind: str) -> list[dict[str, Any]]:
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == kind]
+
+
+def test_there_are_notebooks() -> None:
+    assert [name[:3] for name in NAMES] == [f"{number:02d}_" for number in range(1, 7)]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_outputs_are_stripped(path: Path) -> None:
+    for cell in _cells(path, "code"):
+        assert cell["outputs"] == []
+        assert cell["execution_count"] is None
+        assert "execution" not in cell["metadata"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_no_paths_of_a_machine(path: Path) -> None:
+    assert _OF_A_MACHINE.findall(path.read_text()) == []
+
+
+def test_the_look_for_paths_finds_some() -> None:
+    assert _OF_A_MACHINE.search('"/home/someone/data"')
+    assert not _OF_A_MACHINE.search("https://example.org/home/page or ../results/glue")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_no_library_code_hides_in_them(path: Path) -> None:
+    code = "\n".join(line for cell in _cells(path, "code") for line in cell["source"])
+    assert re.findall(r"^\s*(?:def|class) .*", code, re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_links_lead_somewhere(path: Path) -> None:
+    text = "".join(line for cell in _cells(path, "markdown") for line in cell["source"])
+    places = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert [link for link in places if not (FOLDER / link).exists()] == []
+
+
+def test_the_readme_points_to_all_of_them() -> None:
+    text = (FOLDER.parent / "README.md").read_text()
+    assert [path.name for path in NOTEBOOKS if f"notebooks/{path.name}" not in text] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_runs_from_top_to_bottom(path: Path, cache: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nbmake", reason="notebooks are executed by nbmake: pip install 'had[dev]'")
+    copied = tmp_path / "notebooks" / path.name  # what it writes goes beside it
+    copied.parent.mkdir()
+    shutil.copyfile(path, copied)
+    (tmp_path / "results").symlink_to(FOLDER.parent / "results")
+    quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "IPYTHONDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--nbmake", f"--nbmake-timeout={LIMIT_S}", str(copied)],
+        cwd=copied.parent,
+        env={**os.environ, **quiet, "HAD_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
