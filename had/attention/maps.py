@@ -14,12 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from had.attention.functional import attention_scores, topn_mask
-from had.attention.module import (
-    AttentionGeometry,
-    HammingAttention,
-    hamming_layers,
-    recorded_layers,
-)
+from had.attention.module import HammingAttention, hamming_layers
+from had.attention.options import AttentionGeometry
+from had.attention.recorded import recorded_layers
 from had.attention.weighting import WEIGHTINGS
 
 _USED = ("mask", "bias", "scale")  # of the arguments of an attention layer

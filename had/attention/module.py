@@ -1,12 +1,10 @@
-"""The attention modules that adapters call: a student layer's and a teacher layer's."""
+"""The attention module that adapters call in a student, one a layer."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from had.attention.backends import (
@@ -18,83 +16,10 @@ from had.attention.backends import (
 from had.attention.binarize import RELAXATIONS, SCALES, Relaxation
 from had.attention.bits import pack_signs
 from had.attention.divergence import AttentionTarget
-from had.attention.functional import ScaledN, TopN, check_topn
-from had.attention.weighting import WEIGHTINGS
+from had.attention.options import AttentionGeometry, AttentionOptions
+from had.attention.recorded import full_precision_attention
 
 log = logging.getLogger(__name__)
-
-FINAL_RELAXATIONS = ("sign", "identity")
-
-
-@dataclass(frozen=True)
-class AttentionGeometry:
-    """Shape of one attention layer.
-
-    Attributes:
-        name: where the layer sits in its model, e.g. "encoder.layer.3.attention.self".
-        heads: query heads H.
-        kv_heads: key/value heads G; H is a multiple of G.
-        head_dim: width D of a head.
-    """
-
-    name: str
-    heads: int
-    kv_heads: int
-    head_dim: int
-
-    def __post_init__(self) -> None:
-        if self.heads % self.kv_heads:
-            raise ValueError(
-                f"{self.name}: {self.heads} query heads are not a multiple of {self.kv_heads} "
-                "key/value heads"
-            )
-
-
-@dataclass(frozen=True)
-class AttentionOptions:
-    """What a student's attention layers have in common; stored with the student.
-
-    Attributes:
-        n: keys a row keeps, an integer >= 1 or a fraction in (0, 1] of the allowed keys.
-        minimum: keys that a row keeps at least where n is a fraction and it may see as many.
-        scale: how sigma is found, a key of `had.attention.binarize.SCALES`.
-        ste_clip: the sign's gradient passes where |x| <= ste_clip * sigma; None: everywhere.
-        relaxation: what a finished student computes with, a key of `RELAXATIONS`: "sign", or
-            "identity" where queries and keys stay in full precision.
-        weights: how kept keys weigh, a key of `had.attention.weighting.WEIGHTINGS`.
-        position_bias: whether a learned bias of relative positions is added to the scores, where
-            the tokens are a grid of patches (`had.attention.position_bias`).
-        backend: "auto" or a key of `had.attention.backends.BACKENDS`.
-    """
-
-    n: int | float = 30
-    minimum: int = 1
-    scale: str = "frozen_sigma"
-    ste_clip: float | None = None
-    relaxation: str = "sign"
-    weights: str = "softmax"
-    position_bias: bool = False
-    backend: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_topn(self.topn)
-        if self.scale not in SCALES:
-            raise ValueError(f"scale = {self.scale!r} is unknown; there are {', '.join(SCALES)}")
-        if self.relaxation not in FINAL_RELAXATIONS:
-            known = ", ".join(FINAL_RELAXATIONS)
-            raise ValueError(
-                f"relaxation = {self.relaxation!r}: a student ends with one of {known}"
-            )
-        if self.weights not in WEIGHTINGS:
-            known = ", ".join(WEIGHTINGS)
-            raise ValueError(f"weights = {self.weights!r} is unknown; there are {known}")
-        if self.ste_clip is not None and self.ste_clip <= 0:
-            raise ValueError(f"ste_clip = {self.ste_clip}: must be positive, or null for no clip")
-
-    @property
-    def topn(self) -> TopN:
-        """n and minimum as the one rule that attention follows."""
-        return self.n if self.minimum == 1 else ScaledN(self.n, self.minimum)
 
 
 class HammingAttention(nn.Module):
@@ -264,61 +189,6 @@ class HammingAttention(nn.Module):
         return f"{shape}, n={o.topn}, scale={o.scale}"
 
 
-class RecordedAttention(nn.Module):
-    """A teacher layer's full-precision attention that remembers its queries and keys.
-
-    Attributes:
-        record: queries and keys of the last forward; whoever takes them sets it back to None.
-    """
-
-    def __init__(self, geometry: AttentionGeometry) -> None:
-        super().__init__()
-        self.geometry = geometry
-        self.record: AttentionTarget | None = None
-
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        mask: Tensor | None = None,
-        bias: Tensor | None = None,
-        scale: float | None = None,
-        dropout: float = 0.0,
-    ) -> Tensor:
-        """Scaled dot-product attention; arguments as those of `HammingAttention.forward`."""
-        scale = self.geometry.head_dim**-0.5 if scale is None else scale
-        self.record = AttentionTarget(query.detach(), key.detach(), scale, bias)
-        return full_precision_attention(
-            query, key, value, mask=mask, bias=bias, scale=scale, dropout=dropout
-        )
-
-
-def full_precision_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    scale: float,
-    dropout: float = 0.0,
-) -> Tensor:
-    """PyTorch's fused attention with a boolean mask and an additive bias; (B, H, T, V)."""
-    if bias is not None and mask is not None:
-        bias = bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
-    return F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=mask if bias is None else bias,
-        dropout_p=dropout,
-        scale=scale,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
-
-
 def real_tokens(mask: Tensor | None) -> Tensor | None:
     """bool (B or 1, 1, S, 1): a key is real if some query may attend to it; None means all are."""
     if mask is None:
@@ -331,11 +201,6 @@ def real_tokens(mask: Tensor | None) -> Tensor | None:
 def hamming_layers(model: nn.Module) -> list[HammingAttention]:
     """The student's attention modules in the order of the model's layers."""
     return [module for module in model.modules() if isinstance(module, HammingAttention)]
-
-
-def recorded_layers(model: nn.Module) -> list[RecordedAttention]:
-    """The teacher's attention modules in the order of the model's layers."""
-    return [module for module in model.modules() if isinstance(module, RecordedAttention)]
 
 
 def set_relaxation(model: nn.Module, relaxation: Relaxation) -> None:

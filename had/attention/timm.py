@@ -9,7 +9,7 @@ import torch
 from timm.layers.attention import Attention
 from torch import Tensor, nn
 
-from had.attention.module import AttentionGeometry
+from had.attention.options import AttentionGeometry
 from had.attention.position_bias import RelativePositionBias, wants_position_bias
 from had.errors import HadError
 

@@ -18,7 +18,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import sdpa_mask
 
 from had.attention.cache import binary_version
-from had.attention.module import AttentionGeometry, hamming_layers
+from had.attention.module import hamming_layers
+from had.attention.options import AttentionGeometry
 from had.attention.position_bias import wants_position_bias
 from had.errors import HadError
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from had.attention.module import hamming_layers, recorded_layers
+from had.attention.module import hamming_layers
+from had.attention.recorded import recorded_layers
 from had.config import StageWeights
 from had.distill.losses import Signals
 from had.errors import HadError

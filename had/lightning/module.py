@@ -19,6 +19,7 @@ from had.distill.schedule import Schedule
 from had.errors import HadError
 from had.lightning.data import draw_seed
 from had.lightning.graphs import StepGraphs
+from had.lightning.parameters import is_matrix, narrow_linear_layers
 from had.lightning.shares import of_whole_batch
 from had.tasks.base import FINISHED, Batch, OnDevice, Task
 from had.tasks.mixing import MixingPlan
@@ -59,7 +60,7 @@ class DistillationModule(pl.LightningModule):
         self.cuda_graphs = cuda_graphs
         self.on_device = on_device
         # By name, and now: of a sharded parameter each process sees a piece without a shape.
-        self._decayed = {name for name, p in self.student.named_parameters() if _is_matrix(p)}
+        self._decayed = {name for name, p in self.student.named_parameters() if is_matrix(p)}
         self._graphs: StepGraphs | None = None
         self._stage = -1
         self._metrics: dict[tuple[str, str], MetricCollection] = {}
@@ -297,20 +298,3 @@ class DistillationModule(pl.LightningModule):
             self.models.teacher.to(self.device).eval().requires_grad_(False)
             if self.trainer.precision == "bf16-mixed":
                 narrow_linear_layers(self.models.teacher)
-
-
-def narrow_linear_layers(model: nn.Module) -> None:
-    """Keep the weights of linear layers in bfloat16, as autocast would round them in every step.
-
-    The outputs under autocast stay the same, bit for bit; two kernels a layer are saved. Weights
-    that are an embedding's as well stay as they are: autocast does not round embeddings.
-    """
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and id(module.weight) not in embeddings:
-            module.to(torch.bfloat16)
-
-
-def _is_matrix(parameter: Tensor) -> bool:
-    """Weights of linear layers and convolutions, as opposed to biases, norms and head scales."""
-    return parameter.ndim >= 2 and parameter.shape[1:].numel() > 1

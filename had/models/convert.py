@@ -12,12 +12,9 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from had.attention.module import (
-    AttentionOptions,
-    HammingAttention,
-    RecordedAttention,
-    hamming_layers,
-)
+from had.attention.module import HammingAttention, hamming_layers
+from had.attention.options import AttentionOptions
+from had.attention.recorded import RecordedAttention
 from had.errors import HadError
 from had.models.family import family_of
 from had.paths import config_directory
@@ -42,7 +39,7 @@ def binarize(
         model: any model whose attention layers the adapters know.
         n: keys a row keeps: an integer >= 1, or a fraction in (0, 1] of the allowed keys.
         binarization: a name in `conf/binarization`, or a mapping with its keys: the fields of
-            `had.attention.module.AttentionOptions` and `calibration_batches`.
+            `had.attention.options.AttentionOptions` and `calibration_batches`.
         calibration: batches of model inputs (dicts of tensors on the model's device) from which the
             sigmas are taken; None leaves them at 1.0, with a warning where they matter.
         minimum: keys that a row keeps at least where n is a fraction and it may see as many.

@@ -17,7 +17,8 @@ import torch
 import transformers
 from torch import nn
 
-from had.attention.module import AttentionOptions, hamming_layers
+from had.attention.module import hamming_layers
+from had.attention.options import AttentionOptions
 from had.errors import HadError
 from had.models.exporters import EXPORTERS, Target
 from had.models.family import family_of

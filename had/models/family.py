@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from had.attention.module import AttentionGeometry
+from had.attention.options import AttentionGeometry
 from had.errors import HadError
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
-from had.attention.module import AttentionOptions, HammingAttention, hamming_layers
+from had.attention.module import HammingAttention, hamming_layers
+from had.attention.options import AttentionOptions
 from had.errors import HadError
 from had.models.family import family, family_of
 

@@ -16,7 +16,7 @@ from timm.models import VisionTransformer, is_model
 from torch import Tensor, nn
 
 from had.attention import timm as adapter
-from had.attention.module import AttentionGeometry
+from had.attention.options import AttentionGeometry
 from had.errors import HadError
 from had.models.family import Family
 from had.models.source import ModelSource

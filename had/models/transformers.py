@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from had.attention import transformers as adapter
-from had.attention.module import AttentionGeometry
+from had.attention.options import AttentionGeometry
 from had.errors import HadError
 from had.models.family import Family
 from had.models.heads import HEADS

@@ -17,7 +17,7 @@ from had.attention.binarize import (
     SignAbsolute,
     SoftTanh,
 )
-from had.attention.module import FINAL_RELAXATIONS
+from had.attention.options import FINAL_RELAXATIONS
 from had.attention.weighting import WEIGHTINGS
 
 ONE = torch.ones(())

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from had.attention import timm as adapter
-from had.attention.module import AttentionGeometry, RecordedAttention
+from had.attention.options import AttentionGeometry
 from had.attention.position_bias import RelativePositionBias, entries
+from had.attention.recorded import RecordedAttention
 from had.errors import HadError
-from had.lightning.module import _is_matrix
+from had.lightning.parameters import is_matrix
 from had.models.convert import binarize
 from tests.models.zoo import ZOO, build
 
@@ -59,7 +60,7 @@ def test_it_starts_small_and_is_not_decayed() -> None:
     torch.manual_seed(0)
     bias = RelativePositionBias(12, (14, 14), 1)
     assert bias.table.std().item() == pytest.approx(0.02, rel=0.1)
-    assert not any(_is_matrix(parameter) for parameter in bias.parameters())
+    assert not any(is_matrix(parameter) for parameter in bias.parameters())
     assert list(bias.state_dict()) == ["table"]
 
 

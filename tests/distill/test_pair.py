@@ -9,7 +9,8 @@ import torch
 
 import had
 from had.attention.binarize import RELAXATIONS
-from had.attention.module import hamming_layers, recorded_layers, set_relaxation
+from had.attention.module import hamming_layers, set_relaxation
+from had.attention.recorded import recorded_layers
 from had.config import StageWeights
 from had.distill.losses import attention_loss, hidden_loss
 from had.distill.pair import TeacherStudent, enclosing_blocks

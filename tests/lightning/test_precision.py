@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from had.lightning.module import narrow_linear_layers
+from had.lightning.parameters import narrow_linear_layers
 from had.runner import run
 from tests.lightning.helpers import tiny
 from tests.models.zoo import ZOO, build, output

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 import had
 from had.attention.binarize import RELAXATIONS
 from had.attention.functional import hamming_attention
-from had.attention.module import hamming_layers, recorded_layers, set_relaxation
+from had.attention.module import hamming_layers, set_relaxation
+from had.attention.recorded import recorded_layers
 from had.errors import HadError
 from had.models.convert import record_attention
 from tests.models.zoo import ZOO, build, output
