@@ -30,7 +30,8 @@ STAND_INS = {"no such directory", "no such file"}  # of places that only the rea
 
 def commands() -> Iterator[tuple[str, str]]:
     for page in PAGES:
-        for match in COMMAND.finditer(page.read_text(encoding="utf-8")):
+        unbroken = page.read_text(encoding="utf-8").replace("\\\n", "")
+        for match in COMMAND.finditer(unbroken):
             if "..." not in match[1]:
                 yield page.name, match[1].strip()
 
