@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from had.config import register
 from had.config.composing import Composer, axes, further_settings
 from had.config.preflight import REFUSALS, inspect, open_hydra
-from had.config.rules import SWEEP_RULES
+from had.config.rules import SWEEP_RULES, one_device_a_job
 from had.config.validate import validate
 from had.config.wording import numbered
 from had.errors import HadError
@@ -155,7 +155,8 @@ def _values(override: Override) -> list[str]:
 
 def _problems(cfg: DictConfig) -> list[str]:
     values: Any = OmegaConf.to_container(cfg, resolve=True)
-    return [*validate(cfg), *(line for rule in SWEEP_RULES for line in rule(values))]
+    rules = (*SWEEP_RULES, one_device_a_job)  # a worker is one process with one device
+    return [*validate(cfg), *(line for rule in rules for line in rule(values))]
 
 
 def _placed(problem: str, texts: tuple[str, ...]) -> str:

@@ -91,7 +91,7 @@ def test_all_problems_come_at_once() -> None:
         ("sparsity.m=1,2", "sparsity.m=1: no such key"),
         ("sparsity.n=[", "sparsity.n=["),
         ("seed=interval(0,3)", "an interval has no values to list"),
-        ("resume=auto", "resume=auto: a sweep"),
+        ("trainer.devices=2", "trainer.devices=2, trainer.strategy=auto: a job of a sweep"),
     ],
 )
 def test_what_does_not_compose_is_put_into_words(wrong: str, sentence: str) -> None:
