@@ -114,3 +114,18 @@ class Backend(ABC):
             Output (B, H, T, V), and the scalar mean of KL(teacher row || student row) over heads
             and real rows (`had.attention.divergence.row_divergence`).
         """
+
+
+class PackedBackend(Backend):
+    """A backend that reads bits alone, for decoding: it takes no other call."""
+
+    def supports(self, call: AttentionCall) -> bool:
+        return False
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        raise NotImplementedError(f"backend {self.name!r} reads bits only")
+
+    def distil(
+        self, call: AttentionCall, target: AttentionTarget, real: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError(f"backend {self.name!r} reads bits only")

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from had.attention.backends import cuda_compile
-from had.attention.backends.base import AttentionCall, Backend, PackedCall
+from had.attention.backends.base import PackedBackend, PackedCall
 from had.attention.bits import words_for
-from had.attention.divergence import AttentionTarget
 from had.attention.functional import ScaledN, keys_to_keep
 
 THREADS = 512
@@ -27,21 +26,10 @@ _WIDTHS = (64, 128)
 _KEYS_PER_BLOCK = 512  # fewer are not worth another block
 
 
-class CudaDecodeBackend(Backend):
+class CudaDecodeBackend(PackedBackend):
     """Decoding from bits, for up to eight query rows a key head; nothing else."""
 
     name: ClassVar[str] = "cuda_decode"
-
-    def supports(self, call: AttentionCall) -> bool:
-        return False
-
-    def attend(self, call: AttentionCall) -> Tensor:
-        raise NotImplementedError("this backend reads bits only")
-
-    def distil(
-        self, call: AttentionCall, target: AttentionTarget, real: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError("this backend reads bits only")
 
     def supports_packed(self, call: PackedCall) -> bool:
         devices = {call.query.device, call.key.device, call.value.device}

@@ -11,30 +11,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from had.attention.backends.base import AttentionCall, Backend, PackedCall
+from had.attention.backends.base import PackedBackend, PackedCall
 from had.attention.backends.triton_rows import runs_interpreted, runs_on
-from had.attention.divergence import AttentionTarget
 
 _MOST_MATCHES = 254  # a byte holds the equal bits plus one; zero marks a forbidden key
 _MOST_WIDTH = 256
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
-class TritonDecodeBackend(Backend):
+class TritonDecodeBackend(PackedBackend):
     """Decoding from bits on CUDA devices, or interpreted where TRITON_INTERPRET=1."""
 
     name: ClassVar[str] = "triton_decode"
-
-    def supports(self, call: AttentionCall) -> bool:
-        return False
-
-    def attend(self, call: AttentionCall) -> Tensor:
-        raise NotImplementedError("this backend reads bits only")
-
-    def distil(
-        self, call: AttentionCall, target: AttentionTarget, real: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError("this backend reads bits only")
 
     def supports_packed(self, call: PackedCall) -> bool:
         device = call.query.device
