@@ -168,6 +168,7 @@ class TrainConfig:
     paths: PathsConfig = field(default_factory=PathsConfig)
     backend: str = "auto"
     cuda_graphs: bool = True
+    compile: bool = False
     seed: int = 0
     teacher: str | None = None
     resume: str | None = None

@@ -104,6 +104,7 @@ class Phase:
             schedule,
             sets,
             cuda_graphs=self.cfg.cuda_graphs,
+            compiled=self.cfg.compile,
             on_device=self.data.on_device,
         )
 
