@@ -10,7 +10,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
 
 from had.attention.module import finish_relaxation, set_relaxation
 from had.config import StageWeights
@@ -22,6 +21,7 @@ from had.lightning.compiling import compiled_blocks
 from had.lightning.data import draw_seed
 from had.lightning.graphs import StepGraphs
 from had.lightning.parameters import is_matrix, narrow_linear_layers
+from had.lightning.scores import Scores
 from had.lightning.shares import of_whole_batch
 from had.tasks.base import FINISHED, Batch, OnDevice, Task
 from had.tasks.mixing import MixingPlan
@@ -68,8 +68,6 @@ class DistillationModule(pl.LightningModule):
         self._decayed = {name for name, p in self.student.named_parameters() if is_matrix(p)}
         self._graphs: StepGraphs | None = None
         self._stage = -1
-        self._metrics: dict[tuple[str, str], MetricCollection] = {}
-        self._agreement: dict[str, Metric] = {}
         # Both phases of a run share its loggers, so their curves need names of their own.
         alone = models.teacher is None
         self._role, self._training = ("teacher", "finetune") if alone else ("student", "train")
@@ -241,67 +239,41 @@ class DistillationModule(pl.LightningModule):
     # ---- evaluation -----------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        self._reset_metrics([self._role])
+        self._scores = self._fresh_scores([self._role])
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._update(self._role, self.student, self.on_device(batch), dataloader_idx)
+        self._count(self._role, self.student, self.on_device(batch), dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict({f"val/{name}": value for name, value in self._results().items()})
+        self.log_dict({f"val/{name}": value for name, value in self._scores.results().items()})
 
     def on_test_start(self) -> None:
         self._place_teacher()
         finish_relaxation(self.student)
 
     def on_test_epoch_start(self) -> None:
-        self._reset_metrics(["student"] if self.models.teacher is None else ["teacher", "student"])
-        if self.models.teacher is not None:
-            self._agreement = self._fresh_agreements()
+        alone = self.models.teacher is None
+        self._scores = self._fresh_scores(["student"] if alone else ["teacher", "student"])
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Teacher and student see the same batch, in the same precision."""
         batch = self.on_device(batch)
-        if self.models.teacher is None:
-            self._update("student", self.student, batch, dataloader_idx)
-            return
-        teacher = self._update("teacher", self.models.teacher, batch, dataloader_idx)
-        student = self._update("student", self.student, batch, dataloader_idx)
-        if (agreement := self._agreement.get(self.evaluation_sets[dataloader_idx])) is not None:
-            agreement.update(student, teacher)
+        student = self._count("student", self.student, batch, dataloader_idx)
+        if self.models.teacher is not None:
+            teacher = self._count("teacher", self.models.teacher, batch, dataloader_idx)
+            self._scores.compare(dataloader_idx, student, teacher)
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict(self._results())
+        self.log_dict(self._scores.results())
 
-    def _update(self, role: str, model: nn.Module, batch: Batch, dataloader_idx: int) -> Tensor:
+    def _count(self, role: str, model: nn.Module, batch: Batch, dataloader_idx: int) -> Tensor:
         """Count one batch of one model; returns its logits."""
         logits = self.models.family.logits(model, batch["inputs"])
-        name = self.evaluation_sets[dataloader_idx]
-        self._metrics[role, name].update(logits, batch["labels"])
+        self._scores.count(role, dataloader_idx, logits, batch["labels"])
         return logits
 
-    def _reset_metrics(self, roles: list[str]) -> None:
-        self._metrics = {
-            (role, name): self.task.metrics().to(self.device)
-            for role in roles
-            for name in self.evaluation_sets
-        }
-        self._agreement = {}
-
-    def _fresh_agreements(self) -> dict[str, Metric]:
-        """One for each evaluation set, if the task has such a metric."""
-        metrics = {name: self.task.agreement() for name in self.evaluation_sets}
-        return {name: each.to(self.device) for name, each in metrics.items() if each is not None}
-
-    def _results(self) -> dict[str, Tensor]:
-        """`role/metric` for the main evaluation set, `role/set/metric` for others."""
-        results = {
-            (role, name, metric): value
-            for (role, name), collection in self._metrics.items()
-            for metric, value in collection.compute().items()
-        }
-        for name, agreement in self._agreement.items():
-            results["student", name, "agreement"] = agreement.compute()
-        return {"/".join(filter(None, key)): value for key, value in results.items()}
+    def _fresh_scores(self, roles: list[str]) -> Scores:
+        return Scores(self.task, self.evaluation_sets, roles, self.device)
 
     def _place_teacher(self) -> None:
         if self.models.teacher is not None:
