@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -87,11 +88,17 @@ class ImageBatches(OnDevice):
         return change.mixed(images, labels, self.classes)
 
     def _normalised(self, images: Tensor) -> Tensor:
-        mean, std = images.new_tensor(self.mean), images.new_tensor(self.std)
+        mean, std, luma = (_by_colour(v, images.device) for v in (self.mean, self.std, _LUMA))
         if self.channels == 1:
-            images = (images * images.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
+            images = (images * luma).sum(1, keepdim=True)
             mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
-        return (images - mean[:, None, None]) / std[:, None, None]
+        return (images - mean) / std
+
+
+@lru_cache
+def _by_colour(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(colours, 1, 1), made once: to copy it in every step, the host would wait for the device."""
+    return torch.tensor(values, device=device)[:, None, None]
 
 
 def stored_side(side: int, crop: float) -> int:
