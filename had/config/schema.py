@@ -36,7 +36,7 @@ class StageWeights:
     Attributes:
         attention: divergence of the attention rows.
         output: divergence of the outputs.
-        hidden: squared difference of the hidden states.
+        hidden: squared difference of the hidden states, relative to their size.
         task: the task's own loss on its labels.
     """
 

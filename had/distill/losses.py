@@ -9,6 +9,8 @@ from torch import Tensor
 
 from had.attention.divergence import mean_over_real_rows
 
+_SMALLEST_SIZE = 1e-6  # of a token's mean square: an all-zero state divides nothing by zero
+
 
 @dataclass(frozen=True)
 class Signals:
@@ -35,11 +37,18 @@ def attention_loss(signals: Signals) -> Tensor:
 
 
 def hidden_loss(signals: Signals) -> Tensor:
-    """Mean over layers of the mean squared error between hidden states of real tokens."""
-    return torch.stack([_masked_mse(s, t, signals.real) for s, t in signals.hidden]).mean()
+    """Mean over layers and real tokens of the hidden states' squared error, relative to their size.
+
+    From some layer on, many transformers keep a few tokens hundreds of times larger than all others
+    (arXiv 2402.17762); of an absolute error these tokens would be nearly everything.
+    """
+    return torch.stack([_relative_error(s, t, signals.real) for s, t in signals.hidden]).mean()
 
 
-def _masked_mse(student: Tensor, teacher: Tensor, real: Tensor | None) -> Tensor:
-    """Mean over real tokens and width of the squared difference of (B, T, width) states."""
-    squared = (student.float() - teacher.float()).square().mean(dim=-1)
-    return mean_over_real_rows(squared[:, None], None if real is None else real[:, None, :, None])
+def _relative_error(student: Tensor, teacher: Tensor, real: Tensor | None) -> Tensor:
+    """Mean over real tokens of |student - teacher|^2 / |teacher|^2, for (B, T, width) states."""
+    teacher = teacher.float()
+    squared = (student.float() - teacher).square().mean(dim=-1)
+    size = teacher.square().mean(dim=-1).clamp_min(_SMALLEST_SIZE)
+    real = None if real is None else real[:, None, :, None]
+    return mean_over_real_rows((squared / size)[:, None], real)

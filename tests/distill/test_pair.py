@@ -12,7 +12,7 @@ from had.attention.binarize import RELAXATIONS
 from had.attention.module import hamming_layers, set_relaxation
 from had.attention.recorded import recorded_layers
 from had.config import StageWeights
-from had.distill.losses import attention_loss, hidden_loss
+from had.distill.losses import Signals, attention_loss, hidden_loss
 from had.distill.pair import TeacherStudent, enclosing_blocks
 from had.errors import HadError
 from had.models.convert import record_attention
@@ -83,6 +83,15 @@ def test_hidden_loss_ignores_padding() -> None:
     before = hidden_loss(both(inputs, EVERYTHING))
     inputs["input_ids"][1, 7:] = 33
     torch.testing.assert_close(hidden_loss(both(inputs, EVERYTHING)), before)
+
+
+def test_hidden_loss_is_relative_to_each_token_of_the_teacher() -> None:
+    """By hand: errors of a quarter and of a hundredth of a token a hundred times as large."""
+    teacher = torch.tensor([[[2.0, 0.0], [0.0, 200.0], [5.0, 5.0]]])
+    student = torch.tensor([[[2.0, 1.0], [20.0, 200.0], [9.0, 9.0]]])
+    real = torch.tensor([[True, True, False]])
+    signals = Signals(torch.zeros(1), hidden=((student, teacher),), real=real)
+    assert hidden_loss(signals).item() == pytest.approx((0.25 + 0.01) / 2)
 
 
 def test_gradients_reach_the_student_only() -> None:
