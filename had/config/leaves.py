@@ -8,7 +8,7 @@ from typing import Any
 WITHOUT_EFFECT = (
     *("hydra", "run_dir", "resume", "paths", "logger", "callbacks"),
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps"),
-    *("trainer.default_root_dir", "cuda_graphs", "compile"),
+    *("trainer.default_root_dir", "trainer.limit_val_batches", "cuda_graphs", "compile"),
 )
 """Keys, with all below them, that change where a run goes and what it shows, not its results."""
 
