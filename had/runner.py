@@ -33,6 +33,7 @@ from had.lightning.module import DistillationModule
 from had.models.convert import binarize, record_attention
 from had.models.source import ModelSource
 from had.models.storage import STUDENT, load_student, save
+from had.results.measures import METRIC
 from had.results.record import METRICS, environment, write_json
 from had.results.records import RECORD
 from had.results.tables import cost_table, run_table, show
@@ -122,7 +123,7 @@ def run(
         metrics["time/distillation_s"] = distilled - taught
         metrics["time/total_s"] = time.perf_counter() - started
         log_final(loggers, metrics)
-    record = _identity(cfg, overrides) | environment(cfg.seed) | metrics
+    record = _identity(cfg, overrides) | _settings(task, cfg) | environment(cfg.seed) | metrics
     _finish(cfg, given, student, metrics, record)
     return metrics
 
@@ -289,6 +290,15 @@ def _of_role(role: str, metrics: dict[str, float]) -> dict[str, float]:
         name.removeprefix(prefix): value
         for name, value in metrics.items()
         if name.startswith(prefix)
+    }
+
+
+def _settings(task: Task, cfg: DictConfig) -> dict[str, Any]:
+    """What the score is, and the task's numbers, against which scores can be drawn."""
+    return {METRIC: task.score} | {
+        f"task.{key}": value
+        for key, value in cfg.task.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
     }
 
 

@@ -12,11 +12,12 @@ from typing import Any
 from had.errors import HadError
 from had.results import formats
 from had.results.page import write_into
-from had.results.plots import plot_drop
+from had.results.plots import plot_gap
 from had.results.published import CAPTION, published_rows
 from had.results.records import RECORD, read_records, record_name, where
+from had.results.shown import VIEWS, tables
 from had.results.tables import grid, show
-from had.results.views import VIEWS, Rows, caption
+from had.results.views import Rows
 
 Records = Sequence[dict[str, Any]]
 
@@ -35,12 +36,13 @@ def main(argv: Sequence[str]) -> int:
     if arguments.collect:
         collect(arguments.places, arguments.collect)
     if arguments.plot:
-        plot_drop(records, arguments.plot, arguments.x)
+        plot_gap(records, arguments.plot, arguments.x)
     if arguments.write:
         text = block(records, arguments, f"had results {' '.join(argv)}")
         write_into(arguments.write, text, arguments.block)
     elif not arguments.plot:
-        _PRINTERS[arguments.format](_tables(records, arguments))
+        ours = [table.rows for table in tables(arguments.by, records)]
+        _PRINTERS[arguments.format]([*ours, *_others(records, arguments)])
     return 0
 
 
@@ -59,14 +61,20 @@ def _parser() -> argparse.ArgumentParser:
         *("--by",),
         choices=list(VIEWS),
         default="task",
-        help="a row for every task and recipe, or one for every recipe with a column a task",
+        help="a row for every task and recipe; for every recipe, with a column a task; or for "
+        "every length of a text, with a column for every depth of the fact hidden in it",
     )
     parser.add_argument("--published", action="store_true", help="published rows below")
     parser.add_argument("--format", choices=list(_PRINTERS), default="table")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
     parser.add_argument("--block", metavar="NAME", help="of the page: had results: begin NAME")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the drop: .svg or .png")
-    parser.add_argument("--x", default="n", metavar="KEY", help="against this of the records (n)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the gap: .svg or .png")
+    parser.add_argument(
+        *("--x",),
+        default="n",
+        metavar="KEY",
+        help="against this number of the records: n, task.context, hw/had_cam/energy_ratio, ...",
+    )
     parser.add_argument("--collect", type=Path, metavar="DIR", help="copy the records there")
     return parser
 
@@ -81,20 +89,21 @@ def collect(places: Sequence[Path], directory: Path) -> None:
 
 def block(records: Records, arguments: argparse.Namespace, command: str) -> str:
     """The tables as Markdown: what they show, where it was measured, the command."""
-    ours, *others = _tables(records, arguments)
+    ours = tables(arguments.by, records)
+    captions = [table.caption for table in ours]
+    captions[-1] += f" Made by `{command}`."
     parts = [
-        formats.markdown(ours),
-        f"{caption(arguments.by, records)} Made by `{command}`.",
-        *(f"{formats.markdown(other)}\n\n{CAPTION}" for other in others),
+        *zip((table.rows for table in ours), captions, strict=True),
+        *((other, CAPTION) for other in _others(records, arguments)),
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(f"{formats.markdown(rows)}\n\n{text}" for rows, text in parts)
 
 
-def _tables(records: Records, arguments: argparse.Namespace) -> list[Rows]:
-    tables = [VIEWS[arguments.by](records)]
-    if arguments.published:
-        tables.append(published_rows(sorted({record["task"] for record in records})))
-    return tables
+def _others(records: Records, arguments: argparse.Namespace) -> list[Rows]:
+    """What others have published of these tasks, where that was asked for."""
+    if not arguments.published:
+        return []
+    return [published_rows(sorted({record["task"] for record in records}))]
 
 
 def _as_text(convert: Callable[[Rows], str]) -> Callable[[Sequence[Rows]], None]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from had.commands.sweep_arguments import parse
 from had.results.records import Identity, Record, identity_of, read_records
+from had.results.shown import tables
 from had.results.tables import grid as table
 from had.results.tables import show
-from had.results.views import long_rows
 from had.sweeps.bayes import Bayes, value_of
 from had.sweeps.claim import claimed
 from had.sweeps.display import display
@@ -120,7 +120,7 @@ def _show(points: Sequence[Point], folder: Path) -> None:
     recorded = read_records([folder]) if folder.is_dir() else []
     records = [each for each in recorded if identity_of(each) in wanted]
     if records:
-        show(table(*long_rows(records)))
+        show(*(table(*each.rows) for each in tables("task", records)))
 
 
 def _best(points: Sequence[Point], known: dict[Identity, Record], metric: Metric) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from had.results.card_facts import UNKNOWN, Facts, header, hub_id, scores
 from had.results.formats import markdown
+from had.results.shown import tables
 from had.results.tables import cost_rows
-from had.results.views import caption, long_rows
 
 _WARNING = """\
 > **Loaded with plain classes this is another model.** `{base}.from_pretrained` and whatever else
@@ -47,11 +47,6 @@ _SCALES = {
     "head_scale": "one a head, learned",
     "mean_abs": "the mean of abs(x) of each sample and head, measured at run time",
 }
-
-_PERPLEXITY = (
-    "Of language models: perplexities, and as drop what the student's is above its teacher's in "
-    "percent."
-)
 
 _COST_NOTE = """\
 Estimates of an analytic model, not measurements. Attention alone is priced (scores, selection,
@@ -140,9 +135,8 @@ def _kept(settings: Mapping[str, Any]) -> str:
 def _scores(facts: Facts) -> str:
     if not facts.records:
         return "No record of a run was given: nothing is known of its scores."
-    parts = [markdown(long_rows(facts.records)), caption("task", facts.records)]
-    if any("score/ratio" in record for record in facts.records):
-        parts.append(_PERPLEXITY)
+    shown = tables("task", facts.records)
+    parts = [part for table in shown for part in (markdown(table.rows), table.caption)]
     if facts.own is not None:
         parts += [f"These weights are those of seed {facts.own['seed']}:", _own_scores(facts.own)]
     return "\n\n".join(parts)

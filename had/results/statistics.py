@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import mean, stdev
 
+from had.results.measures import MEASURES, Measure, measure_of
 from had.results.records import Record, group_records
-
-ROLES = ("teacher", "student", "drop")
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Estimate:
     """A mean and how sure it is.
 
     Attributes:
-        mean: in points.
+        mean: of the values.
         deviation: sample standard deviation over seeds; None with one seed.
         count: seeds.
     """
@@ -38,28 +38,32 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Cell:
-    """What one task says about one recipe: scores over seeds in points of 100.
+    """What one task says about one recipe: scores over seeds.
 
     Attributes:
         teacher: its score.
         student: its score.
-        drop: teacher minus student of the same run, so of the same teacher and seed.
+        gap: how far the student is behind the teacher of the same run, so of the same seed: a drop
+            or a ratio, as the task's measure has it.
     """
 
     teacher: Estimate
     student: Estimate
-    drop: Estimate
+    gap: Estimate
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> Cell:
-        return cls(*(Estimate.of([each[f"score/{role}"] for each in records]) for role in ROLES))
+        """Of records with the same task."""
+        keys = ("score/teacher", "score/student", measure_of(records[0]).key)
+        return cls(*(Estimate.of([each[key] for each in records]) for key in keys))
 
 
 @dataclass(frozen=True)
 class Row:
-    """One recipe at one N over all tasks that have records of it.
+    """One recipe at one N over all tasks of one measure that have records of it.
 
     Attributes:
+        measure: what its scores mean.
         model: label of the model.
         recipe: the binarization.
         schedule: how it was trained.
@@ -69,6 +73,7 @@ class Row:
         records: all of them.
     """
 
+    measure: Measure
     model: str
     recipe: str
     schedule: str
@@ -78,18 +83,18 @@ class Row:
     records: tuple[Record, ...]
 
     @property
-    def drop(self) -> float:
-        """Mean over tasks of the mean drop over seeds: every task counts once."""
-        return mean(cell.drop.mean for cell in self.cells.values())
+    def gap(self) -> float:
+        """Mean over tasks of the mean gap over seeds: every task counts once."""
+        return mean(cell.gap.mean for cell in self.cells.values())
 
     @property
     def error(self) -> float | None:
-        """Standard error of `drop`, from the errors of the tasks, which are independent.
+        """Standard error of `gap`, from the errors of the tasks, which are independent.
 
         None if a task has one seed. It says how the figure would vary with other seeds, not how it
         would with other development sets.
         """
-        errors = [cell.drop.error for cell in self.cells.values()]
+        errors = [cell.gap.error for cell in self.cells.values()]
         known = [error for error in errors if error is not None]
         if len(known) < len(errors):
             return None
@@ -97,28 +102,39 @@ class Row:
 
     @property
     def worst(self) -> tuple[str, float]:
-        """The task with the largest drop, and that drop."""
-        return max(((t, c.drop.mean) for t, c in self.cells.items()), key=lambda pair: pair[1])
+        """The task with the largest gap, and that gap."""
+        return max(((t, c.gap.mean) for t, c in self.cells.items()), key=lambda pair: pair[1])
 
     @property
     def seeds(self) -> str:
         """The number of seeds, "3-5" where tasks differ."""
-        numbers = sorted({cell.drop.count for cell in self.cells.values()})
+        numbers = sorted({cell.gap.count for cell in self.cells.values()})
         return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
 
 
 def rows_of(records: Iterable[Record]) -> list[Row]:
-    """Records as rows, by model, recipe, schedule, further settings and N."""
-    by_row: dict[tuple[object, ...], dict[str, list[Record]]] = {}
+    """Records as rows, by measure, model, recipe, schedule, further settings and N."""
+    by_row: dict[tuple[Measure, tuple[object, ...]], dict[str, list[Record]]] = {}
     for (task, *rest), group in group_records(records).items():
-        by_row.setdefault(tuple(rest), {})[task] = group
-    rows = [_row(key, by_row[key]) for key in by_row]
-    return sorted(rows, key=lambda r: (r.model, r.recipe, r.schedule, r.overrides, float(r.n)))
+        by_row.setdefault((measure_of(group[0]), tuple(rest)), {})[task] = group
+    return sorted((_row(*key, by_task) for key, by_task in by_row.items()), key=_place)
 
 
-def _row(key: tuple[object, ...], by_task: dict[str, list[Record]]) -> Row:
+def _place(row: Row) -> tuple[object, ...]:
+    settings = [[_natural(part) for part in re.split(r"(\d+)", each)] for each in row.overrides]
+    named = (row.model, row.recipe, row.schedule, settings)
+    return (MEASURES.index(row.measure), *named, float(row.n))
+
+
+def _natural(part: str) -> int | str:
+    """Digits as a number, so that a context of 512 comes before one of 1024."""
+    return int(part) if part.isdecimal() else part
+
+
+def _row(measure: Measure, key: tuple[object, ...], by_task: dict[str, list[Record]]) -> Row:
     model, recipe, schedule, n, overrides = key
     return Row(
+        measure=measure,
         model=str(model),
         recipe=str(recipe),
         schedule=str(schedule),

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from had.results.measures import Measure
 from had.results.records import Record
-from had.results.statistics import Estimate, Row, rows_of, teachers
+from had.results.statistics import Cell, Estimate, Row, rows_of, teachers
 
 Rows = tuple[list[str], list[list[str]]]
 
 
 def long_rows(records: Sequence[Record]) -> Rows:
     """Headers and cells, a row for every task, recipe and N: mean and deviation over seeds."""
-    headers = ["task", "model", "recipe", "N", "seeds", "teacher", "student", "drop"]
     rows = rows_of(records)
+    headers = ["task", "model", "recipe", "N", "seeds", "teacher", "student", _heading(rows)]
     cells = [
-        [task, row.model, label(row, rows), keys(row.n), str(cell.drop.count)]
-        + [points(each) for each in (cell.teacher, cell.student, cell.drop)]
+        [task, row.model, label(row, rows), keys(row.n), str(cell.gap.count)]
+        + [estimate(row.measure, each) for each in (cell.teacher, cell.student, cell.gap)]
         for row in rows
         for task, cell in row.cells.items()
     ]
@@ -24,22 +25,19 @@ def long_rows(records: Sequence[Record]) -> Rows:
 
 
 def wide_rows(records: Sequence[Record]) -> Rows:
-    """Headers and cells, a row for every recipe and N: student (drop) by task, and the mean drop.
+    """Headers and cells, a row for every recipe and N: student (gap) by task, and the mean gap.
 
     Every model's teacher comes first, then its students.
     """
     rows = rows_of(records)
     tasks = sorted({task for row in rows for task in row.cells})
-    headers = ["model", "recipe", "N", "seeds", *tasks, "mean drop", "worst task"]
+    headers = ["model", "recipe", "N", "seeds", *tasks, f"mean {_heading(rows)}", "worst task"]
     cells = []
-    for model in dict.fromkeys(row.model for row in rows):
-        own = [row for row in rows if row.model == model]
+    for measure, model in dict.fromkeys((row.measure, row.model) for row in rows):
+        own = [row for row in rows if (row.measure, row.model) == (measure, model)]
         cells.append(_teacher_cells(model, tasks, own))
         cells += [_student_cells(row, rows, tasks) for row in own]
     return headers, cells
-
-
-VIEWS: dict[str, Callable[[Sequence[Record]], Rows]] = {"task": long_rows, "recipe": wide_rows}
 
 
 def label(row: Row, rows: Sequence[Row]) -> str:
@@ -63,50 +61,37 @@ def keys(n: int | float) -> str:
     return "all" if n == 1 else f"{100 * n:g} %"
 
 
-def points(estimate: Estimate) -> str:
+def estimate(measure: Measure, value: Estimate) -> str:
     """ "71.00 ± 1.41": mean and standard deviation over seeds."""
-    return with_spread(estimate.mean, estimate.deviation)
+    return measure.text(value.mean, value.deviation)
 
 
-def with_spread(value: float, spread: float | None) -> str:
-    return f"{value:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
+def both(measure: Measure, cell: Cell) -> str:
+    """ "68.50 (2.50 ± 2.12)": the student, and in brackets its gap."""
+    return f"{measure.text(cell.student.mean)} ({estimate(measure, cell.gap)})"
+
+
+def _heading(rows: Sequence[Row]) -> str:
+    return " or ".join(dict.fromkeys(row.measure.heading for row in rows))
 
 
 def _teacher_cells(model: str, tasks: Sequence[str], rows: Sequence[Row]) -> list[str]:
     scores = teachers(record for row in rows for record in row.records)
-    by_task = [points(scores[model, task]) if (model, task) in scores else "" for task in tasks]
+    measure = rows[0].measure
+    by_task = [
+        estimate(measure, scores[model, task]) if (model, task) in scores else "" for task in tasks
+    ]
     return [model, "teacher", "", "", *by_task, "", ""]
 
 
 def _student_cells(row: Row, rows: Sequence[Row], tasks: Sequence[str]) -> list[str]:
-    by_task = [_both(row, task) if task in row.cells else "" for task in tasks]
-    mean_drop = with_spread(row.drop, row.error)
+    text = row.measure.text
+    by_task = [both(row.measure, row.cells[task]) if task in row.cells else "" for task in tasks]
+    mean_gap = text(row.gap, row.error)
     if len(row.cells) < len(tasks):
-        mean_drop += f" ({len(row.cells)} of {len(tasks)} tasks)"
-    task, drop = row.worst
+        mean_gap += f" ({len(row.cells)} of {len(tasks)} tasks)"
+    task, gap = row.worst
     return [
         *(row.model, label(row, rows), keys(row.n), row.seeds),
-        *(*by_task, mean_drop, f"{task} {drop:.2f}"),
+        *(*by_task, mean_gap, f"{task} {text(gap)}"),
     ]
-
-
-def _both(row: Row, task: str) -> str:
-    cell = row.cells[task]
-    return f"{cell.student.mean:.2f} ({points(cell.drop)})"
-
-
-_CAPTIONS = {
-    "task": "Scores in points of 100, mean ± standard deviation over seeds; "
-    "drop = teacher - student of the same run.",
-    "recipe": "Student's score in points of 100 and, in brackets, its drop below the teacher of "
-    "the same run, mean ± standard deviation over seeds. Mean drop: over tasks, ± its standard "
-    "error from the seeds.",
-}
-
-
-def caption(view: str, records: Sequence[Record]) -> str:
-    """What a view shows, with what settings, and where it was measured."""
-    devices = sorted({str(record["device"]) for record in records})
-    common = sorted(common_overrides(rows_of(records)))
-    settings = f" All with {', '.join(f'`{text}`' for text in common)}." if common else ""
-    return f"{_CAPTIONS[view]}{settings} {', '.join(devices)}."

@@ -98,6 +98,7 @@ def _received(jobs: connection.Connection) -> Job | None:
 
 def _run(job: Job, teacher_ready: Callable[[], None]) -> str:
     """Run a point, leave its record, tidy up; its scores as text."""
+    from had.results.measures import measure_of
     from had.results.record import write_json
     from had.results.records import RECORD, read_records
     from had.runner import run
@@ -110,7 +111,8 @@ def _run(job: Job, teacher_ready: Callable[[], None]) -> str:
     if not job.keep_student:
         for name in _LEFT_BEHIND:
             shutil.rmtree(directory / name, ignore_errors=True)
-    return f"teacher {record['score/teacher']:.2f}, student {record['score/student']:.2f}"
+    text = measure_of(record).text
+    return f"teacher {text(record['score/teacher'])}, student {text(record['score/student'])}"
 
 
 def _cached_inputs(cfg: DictConfig) -> Any:

@@ -173,5 +173,7 @@ def test_n_in_words(n: float, minimum: int, said: str) -> None:
 
 def test_perplexities_are_explained() -> None:
     other = record("novels", 0, 20.0, 22.0, **{"score/ratio": 1.1})
-    assert "perplexities" in made(own=other, records=[other])
-    assert "perplexities" not in made()
+    text = made(own=other, records=[other])
+    assert "| 20.000 | 22.000 | 1.100 |" in text
+    assert "perplexity (lower is better)" in text
+    assert "perplexity" not in made()

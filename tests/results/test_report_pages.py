@@ -114,6 +114,25 @@ def test_scores_agreement_and_costs_are_those_of_the_records(page: str) -> None:
     ]
 
 
+def test_perplexities_have_tables_and_figures_of_their_own(tmp_path: Path) -> None:
+    """Ratios 1.1 at N = 8 and 1.05 at N = 16, beside the points above."""
+    costs = {"hw/had_cam/onchip_energy_per_query_nj": 3.0, "hw/had_cam/energy_ratio": 0.06}
+    novels = [
+        record("novels", 0, 20.0, 20.0 * ratio, n=n, **{"score/ratio": ratio}, **costs)
+        for n, ratio in ((8, 1.1), (16, 1.05))
+    ]
+    runs = write(tmp_path / "runs", [*RECORDS, *novels])
+    assert main(["report", str(runs), "--out", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    row = ["novels", "bert", "had", "16", "1", "20.000", "21.000", "1.050"]
+    assert row in rows(page, "scores")
+    assert ["had, N = 16", "had_cam", "3", "0.06", "1.050", "yes"] in rows(page, "energy")
+    assert "The smallest mean drop, 3.00 ± 1.00, has had, N = 8." in page
+    assert "The smallest mean ratio, 1.050, has had, N = 16." in page
+    names = {figure.stem for figure in (tmp_path / "out" / "figures").iterdir()}
+    assert {"drops", "ratios", "drop-against-n", "ratio-against-n"} <= names
+
+
 def test_curves_have_the_stages_of_the_run(page: str) -> None:
     inside = page.partition('<section id="learning"')[2].partition("</section>")[0]
     for text in ("soft", "sharp", "sign", "polish", "optimizer step", "training loss", "accuracy"):

@@ -14,7 +14,7 @@ import pytest
 from had.cli import main
 from had.errors import HadError
 from had.results.page import write_into
-from had.results.plots import plot_drop
+from had.results.plots import plot_gap
 from had.results.records import read_records
 from tests.results.material import RECORDS, record, write
 
@@ -89,7 +89,7 @@ def test_a_curve_has_a_tick_at_every_n_and_is_the_same_file_every_time(tmp_path:
     records = [record("rte", s, 70.0, 10.0 + n / 2 + s, n=n) for s in (0, 1) for n in (4, 12)]
     files = [tmp_path / "one.svg", tmp_path / "two.svg"]
     for file in files:
-        plot_drop([*records, record("rte", 0, 1.0, 1.0, n=1.0)], file)
+        plot_gap([*records, record("rte", 0, 1.0, 1.0, n=1.0)], file)
     one, two = (file.read_text() for file in files)
     assert one == two
     labels = set(re.findall(r"<!-- (.+?) -->", one))
@@ -100,9 +100,9 @@ def test_a_curve_has_a_tick_at_every_n_and_is_the_same_file_every_time(tmp_path:
 
 def test_curves_that_cannot_be_drawn_are_refused(tmp_path: Path) -> None:
     with pytest.raises(HadError, match="no record has such a number"):
-        plot_drop(RECORDS, tmp_path / "x.svg", "hw/none/energy")
+        plot_gap(RECORDS, tmp_path / "x.svg", "hw/none/energy")
     with pytest.raises(HadError, match=r"not as x\.gif"):
-        plot_drop(RECORDS, tmp_path / "x.gif")
+        plot_gap(RECORDS, tmp_path / "x.gif")
 
 
 def test_the_readme_shows_what_its_commands_make_of_the_committed_records(

@@ -18,10 +18,10 @@ from tests.results.material import RECORDS, record
 def test_the_statistics_of_a_row() -> None:
     """RTE drops 1 and 4: mean 2.5, deviation 3/sqrt(2), error 1.5; CoLA -1 and 1: 0, sqrt(2), 1."""
     (row,) = rows_of(RECORDS)
-    rte, cola = row.cells["rte"].drop, row.cells["cola"].drop
+    rte, cola = row.cells["rte"].gap, row.cells["cola"].gap
     assert (rte.mean, rte.deviation, rte.error) == pytest.approx((2.5, 3 / sqrt(2), 1.5))
     assert (cola.mean, cola.deviation, cola.error) == pytest.approx((0, sqrt(2), 1))
-    assert row.drop == 1.25
+    assert row.gap == 1.25
     assert row.error == pytest.approx(sqrt(1.5**2 + 1**2) / 2)
     assert row.worst == ("rte", 2.5)
     assert row.seeds == "2"
@@ -31,13 +31,13 @@ def test_the_drop_is_paired() -> None:
     """Teachers that vary by 20 points between seeds do not blur a drop that is always 1."""
     (row,) = rows_of([record("rte", 0, 60.0, 59.0), record("rte", 1, 80.0, 79.0)])
     assert row.cells["rte"].teacher.deviation == pytest.approx(20 / sqrt(2))
-    assert row.cells["rte"].drop.deviation == 0
+    assert row.cells["rte"].gap.deviation == 0
 
 
 def test_every_task_counts_once_and_one_seed_tells_no_spread() -> None:
     (row,) = rows_of(RECORDS[:3])
-    assert row.drop == 0.75
-    assert row.cells["cola"].drop.deviation is None
+    assert row.gap == 0.75
+    assert row.cells["cola"].gap.deviation is None
     assert row.error is None
     assert row.seeds == "1-2"
 

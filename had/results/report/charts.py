@@ -142,10 +142,10 @@ def whole_ticks(axis: Axes) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def zero_line(axis: Axes, *, vertical: bool = False) -> None:
+def equal_line(axis: Axes, place: float, *, vertical: bool = False) -> None:
     """Where there is no difference."""
     line = axis.axvline if vertical else axis.axhline
-    line(0, color=_FADED, linewidth=0.8, zorder=0)
+    line(place, color=_FADED, linewidth=0.8, zorder=0)
 
 
 def legend_below(axis: Axes, columns: int = 2) -> None:

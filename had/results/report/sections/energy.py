@@ -8,12 +8,11 @@ from statistics import mean
 from typing import Any
 
 from had.hardware.plots import pareto_front
+from had.results.measures import Measure, axis_label
 from had.results.report.charts import INK, bars, color, drawing, legend_below, log_ticks, marker
 from had.results.report.elements import Element, Figure, Section, Table, Text
 from had.results.report.runs import Group, Run, row_name, slug
-from had.results.report.sections.scores import drop_label
 from had.results.statistics import Row, rows_of
-from had.results.views import with_spread
 
 _ENERGY = "onchip_energy_per_query_nj"
 _RATIO = "energy_ratio"  # of these
@@ -29,7 +28,7 @@ class Point:
         accelerator: where it is priced.
         energy: nJ a query, the mean over tasks and seeds.
         ratio: of the energy to the baseline's; None if it was not recorded.
-        drop: mean over tasks.
+        gap: to the teacher, mean over tasks.
         error: its standard error; None with one seed.
     """
 
@@ -37,28 +36,30 @@ class Point:
     accelerator: str
     energy: float
     ratio: float | None
-    drop: float
+    gap: float
     error: float | None
 
 
 @dataclass(frozen=True)
 class Field:
-    """Rows that may be compared: one model on the same tasks.
+    """Rows that may be compared: one model on the same tasks, of one measure.
 
     Attributes:
         name: what is compared.
         points: students, and the teacher on the baseline.
-        label: what a drop is counted in.
+        measure: of the gaps.
+        label: what a gap is counted in.
     """
 
     name: str
     points: Sequence[Point]
+    measure: Measure
     label: str
 
     @property
     def front(self) -> list[tuple[float, float]]:
-        """Energy and negative drop of the points that no cheaper one equals."""
-        return pareto_front([(point.energy, -point.drop) for point in self.points])
+        """Energy and negative gap of the points that no cheaper one equals."""
+        return pareto_front([(point.energy, -point.gap) for point in self.points])
 
 
 def energy(runs: Sequence[Run], groups: Sequence[Group]) -> Section:
@@ -75,11 +76,14 @@ def _fields(runs: Sequence[Run]) -> list[Field]:
     comparable: dict[str, list[Row]] = {}
     for row in rows:
         comparable.setdefault(f"{row.model} on {', '.join(row.cells)}", []).append(row)
-    fields = [
-        Field(name, _points(own), drop_label([record for row in own for record in row.records]))
-        for name, own in comparable.items()
-    ]
+    fields = [_field(name, own) for name, own in comparable.items()]
     return [field for field in fields if field.points]
+
+
+def _field(name: str, rows: Sequence[Row]) -> Field:
+    measure = rows[0].measure
+    label = axis_label(measure, [record for row in rows for record in row.records])
+    return Field(name, _points(rows), measure, label)
 
 
 def _points(rows: Sequence[Row]) -> list[Point]:
@@ -92,7 +96,7 @@ def _points(rows: Sequence[Row]) -> list[Point]:
     if not dense:
         return students
     cost = mean(point.energy for point in dense)
-    return [Point(TEACHER, dense[0].accelerator, cost, 1.0, 0.0, None), *students]
+    return [Point(TEACHER, dense[0].accelerator, cost, 1.0, rows[0].measure.equal, None), *students]
 
 
 def _point(row: Row, rows: Sequence[Row], accelerator: str) -> Point | None:
@@ -101,7 +105,7 @@ def _point(row: Row, rows: Sequence[Row], accelerator: str) -> Point | None:
         return None
     ratios = _values(row, f"hw/{accelerator}/{_RATIO}")
     ratio = mean(ratios) if ratios else None
-    return Point(row_name(row, rows), accelerator, mean(energies), ratio, row.drop, row.error)
+    return Point(row_name(row, rows), accelerator, mean(energies), ratio, row.gap, row.error)
 
 
 def _values(row: Row, key: str) -> list[float]:
@@ -117,7 +121,7 @@ def _figure(field: Field) -> Figure:
             own = [point for point in points if point.accelerator == name]
             axis.errorbar(
                 [point.energy for point in own],
-                [point.drop for point in own],
+                [point.gap for point in own],
                 bars([point.error for point in own]),
                 fmt=marker(index),
                 color=color(index),
@@ -127,10 +131,10 @@ def _figure(field: Field) -> Figure:
                 label=f"{TEACHER}: {name}" if own[0].ratio == 1.0 else name,
             )
         costs, scores = zip(*field.front, strict=True)
-        drops = [-score for score in scores]
-        axis.step(costs, drops, where="post", color=INK, linewidth=0.9)
+        gaps = [-score for score in scores]
+        axis.step(costs, gaps, where="post", color=INK, linewidth=0.9)
         ring: dict[str, Any] = {"markersize": 10, "markerfacecolor": "none", "linestyle": "none"}
-        axis.plot(costs, drops, marker="o", color=INK, label="Pareto front", **ring)
+        axis.plot(costs, gaps, marker="o", color=INK, label="Pareto front", **ring)
         log_ticks(axis, "x")
         axis.invert_yaxis()
         axis.set(xlabel="on-chip attention energy per query, nJ", ylabel=field.label)
@@ -151,15 +155,16 @@ def _table(field: Field) -> Table:
         [
             *(point.name, point.accelerator, f"{point.energy:.4g}"),
             "" if point.ratio is None else f"{point.ratio:.3g}",
-            with_spread(point.drop, point.error),
-            "yes" if (point.energy, -point.drop) in front else "",
+            field.measure.text(point.gap, point.error),
+            "yes" if (point.energy, -point.gap) in front else "",
         ]
         for point in sorted(field.points, key=lambda point: point.energy)
     ]
-    headers = ["model", "accelerator", "nJ/query", "ratio to baseline", "mean drop", "on the front"]
+    gap = f"mean {field.measure.heading}"
+    headers = ["model", "accelerator", "nJ/query", "ratio to baseline", gap, "on the front"]
     return Table(
         headers,
         rows,
         f"{field.name}: on-chip energy of attention per query at the lengths that were evaluated, "
-        "cheapest first; mean drop over tasks ± its standard error from the seeds.",
+        f"cheapest first; {gap} over tasks ± its standard error from the seeds.",
     )
