@@ -57,7 +57,7 @@ def draw(answer: Answer, records: Sequence[dict[str, Any]], directory: Path) -> 
         directory: where the files go.
 
     Raises:
-        HadError: no record has a score and a cost on one of the accelerators, or there is no
+        HadError: no record has a drop and a cost on one of the accelerators, or there is no
             matplotlib.
     """
     sweeps = {points[0].parameter: points for points in answer.sweeps}

@@ -61,10 +61,10 @@ def plot_sweep(points: Sequence[SweepPoint], path: Path) -> Path:
 def plot_pareto(
     records: Sequence[Mapping[str, Any]], path: Path, accelerator: str = "camformer"
 ) -> Path:
-    """Draw score against energy per query of several runs, and the front of the best of them.
+    """Draw drop against energy per query of several runs, and the front of the best of them.
 
     Args:
-        records: Flat run records with `score/student` and the `hw/...` keys.
+        records: Flat run records with `score/drop` and the `hw/...` keys.
         path: File to write.
         accelerator: Whose energy to draw.
 
@@ -73,16 +73,19 @@ def plot_pareto(
     """
     energy_key = f"hw/{accelerator}/energy_per_query_nj"
     points = [
-        (float(record[energy_key]), float(record["score/student"]))
+        (float(record[energy_key]), float(record["score/drop"]))
         for record in records
-        if energy_key in record and "score/student" in record
+        if energy_key in record and "score/drop" in record
     ]
     if not points:
-        raise HadError(f"no record has both '{energy_key}' and 'score/student'")
+        raise HadError(f"no record has both '{energy_key}' and 'score/drop'")
     figure, (axis,) = _figure(path, columns=1)
     axis.scatter(*zip(*points, strict=True))
-    axis.step(*zip(*pareto_front(points), strict=True), where="post")
-    axis.set(xlabel=f"energy per query on {accelerator}, nJ", ylabel="score of the student")
+    front = pareto_front([(energy, -drop) for energy, drop in points])
+    axis.step(*zip(*((energy, -score) for energy, score in front), strict=True), where="post")
+    axis.invert_yaxis()  # up is better
+    label = "drop below the teacher: points of 100, % of a perplexity"
+    axis.set(xlabel=f"energy per query on {accelerator}, nJ", ylabel=label)
     return _save(figure, path)
 
 

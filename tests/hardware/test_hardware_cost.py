@@ -208,7 +208,7 @@ def test_plots_are_written(tmp_path: Path, suffix: str) -> None:
     reports = compare(BERT.workload(128, 30), NAMES)
     points = sweep(CostCase(BERT, 128, 30), parse_sweep("n=128,256"), NAMES)
     records = [
-        {"score/student": 80 + n, **cost_metrics(BERT.workload(128, n), NAMES)} for n in (8, 30)
+        {"score/drop": 30 - n, **cost_metrics(BERT.workload(128, n), NAMES)} for n in (8, 30)
     ]
     magic = {".png": b"\x89PNG", ".svg": b"<?xml"}[suffix]
     for path in (
@@ -223,7 +223,7 @@ def test_plots_refuse_other_formats_and_empty_records(tmp_path: Path) -> None:
     with pytest.raises(HadError, match=r"written as \.png or \.svg"):
         plot_breakdown([], tmp_path / "plot.jpg")
     with pytest.raises(HadError, match="no record has both"):
-        plot_pareto([{"score/student": 1.0}], tmp_path / "plot.png")
+        plot_pareto([{"score/drop": 1.0}], tmp_path / "plot.png")
 
 
 def test_pareto_front_keeps_what_nothing_cheaper_reaches() -> None:
