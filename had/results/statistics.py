@@ -145,10 +145,13 @@ def _row(measure: Measure, key: tuple[object, ...], by_task: dict[str, list[Reco
     )
 
 
-def teachers(records: Iterable[Record]) -> dict[tuple[str, str], Estimate]:
-    """Scores of the teachers by model and task; a seed counts once, however many students."""
-    scores: dict[tuple[str, str], dict[tuple[object, ...], float]] = {}
+def teachers(records: Iterable[Record]) -> dict[tuple[str, str], dict[object, set[float]]]:
+    """Scores of the teachers by model and task, then by seed, however many students each has.
+
+    A seed has several where settings differ that its teacher depends on, such as the context.
+    """
+    scores: dict[tuple[str, str], dict[object, set[float]]] = {}
     for each in records:
         own = scores.setdefault((each["model"], each["task"]), {})
-        own[each["seed"], each["score/teacher"]] = each["score/teacher"]
-    return {key: Estimate.of(list(own.values())) for key, own in scores.items()}
+        own.setdefault(each["seed"], set()).add(each["score/teacher"])
+    return scores

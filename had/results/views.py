@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from had.results.measures import Measure
 from had.results.records import Record
@@ -78,10 +78,16 @@ def _heading(rows: Sequence[Row]) -> str:
 def _teacher_cells(model: str, tasks: Sequence[str], rows: Sequence[Row]) -> list[str]:
     scores = teachers(record for row in rows for record in row.records)
     measure = rows[0].measure
-    by_task = [
-        estimate(measure, scores[model, task]) if (model, task) in scores else "" for task in tasks
-    ]
+    by_task = [_teacher(measure, scores.get((model, task), {})) for task in tasks]
     return [model, "teacher", "", "", *by_task, "", ""]
+
+
+def _teacher(measure: Measure, by_seed: Mapping[object, Collection[float]]) -> str:
+    """Mean and deviation over seeds; the range where a seed has several teachers."""
+    scores = [score for own in by_seed.values() for score in own]
+    if len(scores) > len(by_seed):
+        return f"{measure.text(min(scores))} to {measure.text(max(scores))}"
+    return estimate(measure, Estimate.of(scores)) if scores else ""
 
 
 def _student_cells(row: Row, rows: Sequence[Row], tasks: Sequence[str]) -> list[str]:

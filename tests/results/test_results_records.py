@@ -44,7 +44,15 @@ def test_every_task_counts_once_and_one_seed_tells_no_spread() -> None:
 
 def test_a_teacher_counts_once_however_many_students_it_has() -> None:
     more = [record("rte", seed, 70.0 + 2 * seed, 60.0, n=8) for seed in (0, 1)]
-    assert teachers([*RECORDS, *more])["bert", "rte"].count == 2
+    assert teachers([*RECORDS, *more])["bert", "rte"] == {0: {70.0}, 1: {72.0}}
+    assert wide_rows([*RECORDS, *more])[1][0][5] == "71.00 ± 1.41"
+
+
+def test_teachers_of_different_contexts_are_not_averaged() -> None:
+    contexts = [("task.context=512", 70.0), ("task.context=1024", 74.0)]
+    records = [record("rte", s, t, 60.0, overrides=[c]) for s in (0, 1) for c, t in contexts]
+    headers, rows = wide_rows(records)
+    assert rows[0][headers.index("rte")] == "70.00 to 74.00"
 
 
 @pytest.mark.parametrize(
