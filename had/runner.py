@@ -175,11 +175,11 @@ def _reopened(directory: Path) -> tuple[nn.Module, Phase]:
 
 def _check_length(task: Task, source: ModelSource) -> None:
     """Refuse examples that are longer than the model takes."""
-    length, limit = task.positions, source.positions()
+    key, length, limit = f"task.{task.length_key}", task.positions, source.positions()
     if length is not None and limit is not None and length > limit:
         raise HadError(
-            f"task.context={length}: {source} has {limit} positions; give task.context={limit} or "
-            f"less, or a model with more (+model.arguments.max_position_embeddings={length} where "
+            f"{key}={length}: {source} has {limit} positions; give {key}={limit} or less, "
+            f"or a model with more (+model.arguments.max_position_embeddings={length} where "
             "they are not learned)"
         )
 
@@ -188,7 +188,8 @@ def _check_n(task: Task, n: int | float) -> None:
     """Say where N cannot make a difference."""
     if task.positions is not None and isinstance(n, int) and n >= task.positions:
         log.warning(
-            "sparsity.n=%d is not below task.context=%d: rows keep all keys", n, task.positions
+            "sparsity.n=%d is not below task.%s=%d: rows keep all keys",
+            *(n, task.length_key, task.positions),
         )
 
 

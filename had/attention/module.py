@@ -87,7 +87,8 @@ class HammingAttention(nn.Module):
             return self._attend_to_bits(query, key, value, mask, bias, scale)
         real_keys = real_tokens(mask) if self._asks_what_is_real() else None
         # Only in self-attention are queries and keys the same tokens; a shorter query is all real.
-        real_queries = real_keys if query.shape[2] == key.shape[2] else None
+        same = query.shape[2] == key.shape[2] and not self.geometry.is_cross
+        real_queries = real_keys if same else None
         if self.calibrating:
             self.query.observe(query, real_queries)
             self.key.observe(key, real_keys)

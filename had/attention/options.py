@@ -9,6 +9,7 @@ from had.attention.functional import ScaledN, TopN, check_topn
 from had.attention.weighting import WEIGHTINGS
 
 FINAL_RELAXATIONS = ("sign", "identity")
+_CROSS = ("encdecattention", "encoder_attn", "crossattention")  # T5, BART, BERT as a decoder
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class AttentionGeometry:
                 f"{self.name}: {self.heads} query heads are not a multiple of {self.kv_heads} "
                 "key/value heads"
             )
+
+    @property
+    def is_cross(self) -> bool:
+        """Whether keys are of another sequence than queries, as libraries name such layers."""
+        return any(part in _CROSS for part in self.name.lower().split("."))
 
 
 @dataclass(frozen=True)

@@ -97,13 +97,22 @@ class Appraiser:
         model, task = values["model"]["label"], values["task"]["name"]
         n, minimum = values["sparsity"]["n"], values["sparsity"]["minimum"]
         rows = self.wishes.query_length
-        shape = f"{geometry.layers} layers, {geometry.heads} heads of {geometry.head_dim}"
+        shape = f"{_layers(geometry)}, {geometry.heads} heads of {geometry.head_dim}"
         queries = "" if rows is None else f"{rows} queries on "
         kept = f"N = {n}" if minimum == 1 else f"N = {n} of the keys, {minimum} at least"
         name = f"{model} on {task}: {shape}, {queries}{context} keys, {kept}"
-        case = CostCase(replace(geometry, name=name), context, n, rows, minimum=minimum)
+        target = at(values, "task.target_length")
+        case = CostCase(
+            replace(geometry, name=name), context, n, rows, minimum=minimum, target=target
+        )
         hardware = values["hardware"]
         return Pricing(model, task, case, tuple(hardware["accelerators"]), hardware["baseline"])
+
+
+def _layers(geometry: ModelGeometry) -> str:
+    if geometry.decoder_layers:
+        return f"{geometry.layers} encoder and {geometry.decoder_layers} decoder layers"
+    return f"{geometry.layers} layers"
 
 
 def _resolved(cfg: DictConfig, problems: list[str]) -> Values:

@@ -13,6 +13,21 @@ _SMALLEST_SIZE = 1e-6  # of a token's mean square: an all-zero state divides not
 
 
 @dataclass(frozen=True)
+class BlockStates:
+    """What a block leaves of one batch in either model.
+
+    Attributes:
+        student: (B, T, width).
+        teacher: likewise.
+        real: bool (B, T), False at padding; None means all tokens are real.
+    """
+
+    student: Tensor
+    teacher: Tensor
+    real: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Signals:
     """What one forward pass of teacher and student leaves to be compared.
 
@@ -20,14 +35,14 @@ class Signals:
         logits: the student's, (B, outputs).
         teacher_logits: (B, outputs), or None without a teacher.
         divergences: KL(teacher row || student row) of each layer, scalars.
-        hidden: pairs (student, teacher) of hidden states of each layer, (B, T, width).
+        hidden: the states after each block.
         real: bool (B, T), False at padding; None means all tokens are real.
     """
 
     logits: Tensor
     teacher_logits: Tensor | None = None
     divergences: tuple[Tensor, ...] = ()
-    hidden: tuple[tuple[Tensor, Tensor], ...] = ()
+    hidden: tuple[BlockStates, ...] = ()
     real: Tensor | None = None
 
 
@@ -42,13 +57,13 @@ def hidden_loss(signals: Signals) -> Tensor:
     From some layer on, many transformers keep a few tokens hundreds of times larger than all others
     (arXiv 2402.17762); of an absolute error these tokens would be nearly everything.
     """
-    return torch.stack([_relative_error(s, t, signals.real) for s, t in signals.hidden]).mean()
+    return torch.stack([_relative_error(states) for states in signals.hidden]).mean()
 
 
-def _relative_error(student: Tensor, teacher: Tensor, real: Tensor | None) -> Tensor:
-    """Mean over real tokens of |student - teacher|^2 / |teacher|^2, for (B, T, width) states."""
-    teacher = teacher.float()
-    squared = (student.float() - teacher).square().mean(dim=-1)
+def _relative_error(states: BlockStates) -> Tensor:
+    """Mean over real tokens of |student - teacher|^2 / |teacher|^2."""
+    teacher = states.teacher.float()
+    squared = (states.student.float() - teacher).square().mean(dim=-1)
     size = teacher.square().mean(dim=-1).clamp_min(_SMALLEST_SIZE)
-    real = None if real is None else real[:, None, :, None]
+    real = None if states.real is None else states.real[:, None, :, None]
     return mean_over_real_rows((squared / size)[:, None], real)

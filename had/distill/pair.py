@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from had.attention.module import hamming_layers
 from had.attention.recorded import recorded_layers
 from had.config import StageWeights
-from had.distill.losses import Signals
+from had.distill.losses import BlockStates, Signals
 from had.errors import HadError
 from had.models.family import family_of
 
@@ -54,9 +54,9 @@ class TeacherStudent:
             raise HadError(
                 f"teacher and student differ in their attention layers: {theirs} and {ours}"
             )
-        blocks = enclosing_blocks([geometry.name for geometry in ours])
-        self._student_states = BlockOutputs(student, blocks)
-        self._teacher_states = BlockOutputs(teacher, blocks)
+        self._blocks = enclosing_blocks([geometry.name for geometry in ours])
+        self._student_states = BlockOutputs(student, self._blocks)
+        self._teacher_states = BlockOutputs(teacher, self._blocks)
 
     def __call__(self, inputs: dict[str, Tensor], weights: StageWeights) -> Signals:
         """One forward pass of each; gradients flow through the student only.
@@ -73,10 +73,16 @@ class TeacherStudent:
                 divergences = tuple(
                     layer.divergence for layer, _ in self._layers if layer.divergence is not None
                 )
-            hidden = tuple(
-                zip(self._student_states.take(), self._teacher_states.take(), strict=True)
-            )
+            hidden = self._block_states(inputs) if weights.hidden > 0 else ()
         return Signals(logits, teacher_logits, divergences, hidden, _real_tokens(inputs))
+
+    def _block_states(self, inputs: dict[str, Tensor]) -> tuple[BlockStates, ...]:
+        states = zip(
+            self._blocks, self._student_states.take(), self._teacher_states.take(), strict=True
+        )
+        return tuple(
+            BlockStates(ours, theirs, _real_tokens(inputs, block)) for block, ours, theirs in states
+        )
 
     @contextmanager
     def _targets(self, wanted: bool) -> Iterator[None]:
@@ -148,6 +154,8 @@ def enclosing_blocks(layers: list[str]) -> list[str]:
     return [block for block in dict.fromkeys(blocks) if block]
 
 
-def _real_tokens(inputs: dict[str, Tensor]) -> Tensor | None:
-    mask = inputs.get("attention_mask")
+def _real_tokens(inputs: dict[str, Tensor], block: str = "") -> Tensor | None:
+    """bool (B, T): which tokens that a block sees are no padding; None: all of them."""
+    own = "decoder_input_ids" in inputs and "decoder" in block.split(".")
+    mask = inputs.get("decoder_attention_mask" if own else "attention_mask")
     return None if mask is None else mask.bool()

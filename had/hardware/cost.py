@@ -23,6 +23,7 @@ class CostCase:
         query_length: Query rows, None for as many as keys; 1 for a decoding step.
         bits: Bits of queries, keys and values.
         minimum: Keys kept at least where `n` is a fraction.
+        target: Tokens that a decoder beside an encoder writes, None for as many as keys.
     """
 
     geometry: ModelGeometry
@@ -31,6 +32,7 @@ class CostCase:
     query_length: float | None = None
     bits: tuple[int, int, int] = (1, 1, 16)
     minimum: int = 1
+    target: float | None = None
 
     def workload(self) -> AttentionWorkload:
         """Return the workload of this case.
@@ -43,6 +45,7 @@ class CostCase:
             self.n,
             minimum=self.minimum,
             query_length=self.query_length,
+            target=self.target,
             bits=self.bits,
         )
 

@@ -18,8 +18,9 @@ KEYS = tuple(item.name for item in fields(ModelGeometry) if item.name != "name")
 
 # What model families call the same number, in transformers and in timm.
 ALIASES: dict[str, tuple[str, ...]] = {
-    "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth"),
-    "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
+    "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "depth"),
+    "decoder_layers": ("num_decoder_layers", "decoder_layers"),
+    "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads"),
     "width": ("hidden_size", "n_embd", "d_model", "dim", "embed_dim", "num_features"),
     "head_dim": ("head_dim", "d_kv"),
     "kv_heads": ("num_key_value_heads",),
@@ -103,11 +104,10 @@ def read_config(file: Path, arguments: Mapping[str, Any]) -> ModelGeometry:
         raise HadError(f"{file}: cannot be read ({error})") from error
     if not isinstance(config, dict):
         raise HadError(f"{file}: must be a JSON object")
-    if config.get("is_encoder_decoder"):
-        raise HadError(f"{file}: encoder and decoder see different lengths, which one price lacks")
     config = _timm_fields(config) | config | config.get("model_args", {}) | dict(arguments)
     try:
-        return read_geometry(_as_stated(_facts(config), config) | _local(config))
+        facts = _with_decoder(_facts(config), bool(config.get("is_encoder_decoder")))
+        return read_geometry(_as_stated(facts, config) | _local(config))
     except HadError as error:
         raise HadError(f"{file}: {error}") from error
 
@@ -136,6 +136,12 @@ def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
             raise HadError(f"{name}={config[name]!r} must be an integer of 1 or more")
         facts[fact] = config[name]
     return facts
+
+
+def _with_decoder(facts: dict[str, Any], exists: bool) -> dict[str, Any]:
+    """Facts with as many decoder layers as there are, by default as many as of the encoder."""
+    stated = facts.pop("decoder_layers", facts.get("layers"))
+    return facts | {"decoder_layers": stated} if exists and stated else facts
 
 
 def _as_stated(facts: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

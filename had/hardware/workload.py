@@ -7,6 +7,7 @@ builds one of these. Lengths may be fractions, because they are usually means ov
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from had.errors import HadError
@@ -158,12 +159,17 @@ def keep_count(n: int | float, key_length: float, minimum: int = 1) -> float:
     return float(max(minimum, math.ceil(n * key_length)) if fraction else n)
 
 
+Layers = tuple[LayerWorkload, ...]
+Layer = Callable[[float, float], LayerWorkload]
+"""From keys and rows to a layer."""
+
+
 @dataclass(frozen=True)
 class ModelGeometry:
     """The few numbers of a transformer that its attention cost depends on.
 
     Attributes:
-        layers: Attention layers.
+        layers: Attention layers; of a model with a decoder beside its encoder, the encoder's.
         heads: Query heads of a layer.
         head_dim: Width of a head.
         kv_heads: Key/value heads, None for as many as `heads`.
@@ -171,6 +177,8 @@ class ModelGeometry:
         tokens: Tokens of every input where the model fixes them, as for images; None elsewhere.
         local_layers: Layers whose queries see a window of their neighbours only.
         window: Keys of that window, the query's own in its middle; None without local layers.
+        decoder_layers: Layers of a decoder beside the encoder, each with attention to its own
+            tokens and to those of the encoder; None without one.
         name: Shown in reports.
     """
 
@@ -182,6 +190,7 @@ class ModelGeometry:
     tokens: int | None = None
     local_layers: int | None = None
     window: int | None = None
+    decoder_layers: int | None = None
     name: str = ""
 
     def workload(
@@ -191,15 +200,20 @@ class ModelGeometry:
         *,
         minimum: int = 1,
         query_length: float | None = None,
+        target: float | None = None,
         bits: tuple[int, int, int] = (1, 1, 16),
     ) -> AttentionWorkload:
         """Return the workload of this model on `context` keys.
+
+        A decoder beside an encoder writes `target` tokens, each seeing those before it. A step of
+        its decoding leaves the encoder alone.
 
         Args:
             context: Keys each query sees.
             n: Keys kept: a count, or a fraction in (0, 1] as a float.
             minimum: Keys kept at least where `n` is a fraction.
             query_length: Query rows, None for as many as keys; 1 for a decoding step.
+            target: Tokens that the decoder writes, None for as many as `context`.
             bits: Bits of queries, keys and values.
 
         Raises:
@@ -207,16 +221,35 @@ class ModelGeometry:
         """
         if self.layers < 1:
             raise HadError(f"layers must be positive, found {self.layers}")
+
+        def layer(keys: float, rows: float) -> LayerWorkload:
+            return self._layer(keys, rows, keep_count(n, keys, minimum), bits)
+
+        if not self.decoder_layers:
+            return AttentionWorkload(self._stack(layer, context, query_length), self.name)
+        written = context if target is None else target
+        decoder = self.decoder_layers * self._decoder_layer(layer, context, written, query_length)
+        encoder = self._stack(layer, context, None) if query_length is None else ()
+        return AttentionWorkload(encoder + decoder, self.name)
+
+    def _stack(self, layer: Layer, context: float, query_length: float | None) -> Layers:
+        """The layers of an encoder, or of a decoder alone."""
         rows = context if query_length is None else query_length
-        everywhere = self._layer(context, rows, keep_count(n, context, minimum), bits)
+        everywhere = layer(context, rows)
         if not self.local_layers or not self.window:
-            return AttentionWorkload((everywhere,) * self.layers, self.name)
+            return (everywhere,) * self.layers
         # A whole sequence has edges where windows are cut off; a decoding step is taken inside.
         within = keys_in_window if query_length is None else min
-        keys = within(context, self.window)
-        nearby = self._layer(keys, rows, keep_count(n, keys, minimum), bits)
-        layers = (everywhere,) * (self.layers - self.local_layers) + (nearby,) * self.local_layers
-        return AttentionWorkload(layers, self.name)
+        nearby = layer(within(context, self.window), rows)
+        return (everywhere,) * (self.layers - self.local_layers) + (nearby,) * self.local_layers
+
+    def _decoder_layer(
+        self, layer: Layer, context: float, written: float, query_length: float | None
+    ) -> Layers:
+        """Attention of one decoder layer to its own tokens, and to the encoder's."""
+        if query_length is not None:
+            return layer(written, query_length), layer(context, query_length)
+        return layer((written + 1) / 2, written), layer(context, written)
 
     def _layer(
         self, keys: float, rows: float, kept: float, bits: tuple[int, int, int]

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     PretrainedConfig,
 )
@@ -60,7 +61,7 @@ class ClassificationHead(Head):
 
 
 class LanguageModelHead(Head):
-    """Logits of the next token at every position."""
+    """Logits of the next token at every position, of a decoder alone or with an encoder."""
 
     def fit(
         self, config: PretrainedConfig, num_outputs: int, label_names: list[str], fresh: bool
@@ -80,5 +81,6 @@ HEADS: dict[tuple[str, str], Head] = {
     ("text", "classification"): ClassificationHead(AutoModelForSequenceClassification),
     ("image", "classification"): ClassificationHead(AutoModelForImageClassification),
     ("text", "causal_lm"): LanguageModelHead(AutoModelForCausalLM),
+    ("text", "seq2seq"): LanguageModelHead(AutoModelForSeq2SeqLM),
 }
 """By the model's modality and the head's name."""

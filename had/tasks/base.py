@@ -111,6 +111,7 @@ class Task(ABC):
     Attributes:
         head: what the model must have on top, as `had.models` names it.
         takes_preprocessor: whether `encode` needs the model's; without, any model will do.
+        length_key: the setting that `positions` comes from, for messages.
         plain_metrics: metrics that are no shares, so that tables show them as they are.
         name: what the task is called in records and tables.
         modality: "text" or "image"; decides which kind of preprocessor `encode` is given.
@@ -124,6 +125,7 @@ class Task(ABC):
 
     head: ClassVar[str] = "classification"
     takes_preprocessor: ClassVar[bool] = True
+    length_key: ClassVar[str] = "context"
     plain_metrics: ClassVar[frozenset[str]] = frozenset()
 
     name: str

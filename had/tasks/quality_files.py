@@ -16,7 +16,7 @@ from typing import Any
 from had.errors import HadError
 
 OPTIONS = 4
-_LETTERS = "ABCD"
+LETTERS = "ABCD"
 _OPTION = re.compile(r"\n\s*\(([A-D])\) ")  # where L-Eval begins an option
 
 
@@ -108,7 +108,7 @@ def _leval(record: Mapping[str, Any]) -> Iterator[Question]:
     for instruction, output in zip(record["instructions"], record["outputs"], strict=True):
         question, *marked = _OPTION.split(instruction)
         options = tuple(option.strip() for option in marked[1::2])
-        answer = _LETTERS.index(output.strip().removeprefix("(")[0])
+        answer = LETTERS.index(output.strip().removeprefix("(")[0])
         yield Question(article, question.strip(), options, answer)
 
 

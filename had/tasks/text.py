@@ -53,7 +53,7 @@ class TextDataset(FixedTextDataset):
     """Token sequences padded on the right; a batch is as wide as its longest one needs."""
 
     def prepare(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        width = _round_up(int(inputs["attention_mask"].sum(1).max()))
+        width = round_up(int(inputs["attention_mask"].sum(1).max()))
         return super().prepare({name: column[:, :width] for name, column in inputs.items()})
 
 
@@ -61,7 +61,7 @@ class LeftPaddedTextDataset(FixedTextDataset):
     """As `TextDataset`, for tokenizers that pad on the left."""
 
     def prepare(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        width = _round_up(int(inputs["attention_mask"].sum(1).max()))
+        width = round_up(int(inputs["attention_mask"].sum(1).max()))
         return super().prepare({name: column[:, -width:] for name, column in inputs.items()})
 
 
@@ -85,12 +85,12 @@ class Padding:
 
 
 PADDINGS: Mapping[str, Padding] = {
-    "longest": Padding(lambda longest, limit: min(_round_up(longest), limit), _TRIMMED),
+    "longest": Padding(lambda longest, limit: min(round_up(longest), limit), _TRIMMED),
     "max_length": Padding(lambda longest, limit: limit, dict.fromkeys(_TRIMMED, FixedTextDataset)),
 }
 
 
-def _round_up(length: int) -> int:
+def round_up(length: int) -> int:
     return -(-length // _MULTIPLE) * _MULTIPLE
 
 
@@ -114,12 +114,12 @@ def encode_text(
     """
     _check_tokenizer(tokenizer, max_length)
     names = [name for name in _STORED if name in {*tokenizer.model_input_names, "attention_mask"}]
-    encoded = _tokenize(text.texts, tokenizer, max_length, names)
+    encoded = tokenize(text.texts, tokenizer, max_length, names)
     longest = max(len(tokens) for tokens in encoded["input_ids"])
     width, side = padding.width(longest, max_length), tokenizer.padding_side
     values = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
     inputs = {
-        name: _pad(encoded[name], width, values.get(name, 0), side).to(_STORED[name])
+        name: pad(encoded[name], width, values.get(name, 0), side).to(_STORED[name])
         for name in names
     }
     return padding.dataset[side](inputs, text.labels)
@@ -137,14 +137,27 @@ def _check_tokenizer(tokenizer: Any, max_length: int) -> None:
         )
 
 
-def _tokenize(
-    texts: tuple[list[str], ...], tokenizer: Any, max_length: int, names: list[str]
+def tokenize(
+    texts: tuple[list[str], ...],
+    tokenizer: Any,
+    max_length: int,
+    names: list[str],
+    truncation: bool | str = True,
 ) -> dict[str, list[list[int]]]:
+    """Tokens and what belongs to them, unpadded, by the names that are asked for.
+
+    Args:
+        texts: one list for each text column.
+        tokenizer: of transformers.
+        max_length: most tokens kept of an example.
+        names: of what the tokenizer gives.
+        truncation: what is cut, as the tokenizer calls it.
+    """
     encoded: dict[str, list[list[int]]] = {name: [] for name in names}
     for chunk in _chunks(texts):
         result = tokenizer(
             *chunk,
-            truncation=True,
+            truncation=truncation,
             max_length=max_length,
             return_attention_mask=True,
             return_token_type_ids="token_type_ids" in names,
@@ -159,7 +172,7 @@ def _chunks(texts: tuple[list[str], ...]) -> Iterator[tuple[list[str], ...]]:
         yield tuple(column[start : start + _CHUNK] for column in texts)
 
 
-def _pad(sequences: list[list[int]], width: int, value: int, side: str) -> Tensor:
+def pad(sequences: list[list[int]], width: int, value: int, side: str) -> Tensor:
     """Stacks sequences of different lengths: (sequences, width) int32, filled up with `value`."""
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     flat = torch.tensor([item for sequence in sequences for item in sequence], dtype=torch.int32)

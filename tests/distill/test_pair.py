@@ -12,7 +12,7 @@ from had.attention.binarize import RELAXATIONS
 from had.attention.module import hamming_layers, set_relaxation
 from had.attention.recorded import recorded_layers
 from had.config import StageWeights
-from had.distill.losses import Signals, attention_loss, hidden_loss
+from had.distill.losses import BlockStates, Signals, attention_loss, hidden_loss
 from had.distill.pair import TeacherStudent, enclosing_blocks
 from had.errors import HadError
 from had.models.convert import record_attention
@@ -28,7 +28,7 @@ def pair(name: str, relaxation: str = "sign", n: int = 4) -> TeacherStudent:
     return TeacherStudent(record_attention(teacher), student)
 
 
-@pytest.mark.parametrize("name", ["bert", "modernbert", "llama", "vit", "timm_vit"])
+@pytest.mark.parametrize("name", ["bert", "modernbert", "llama", "t5", "vit", "timm_vit"])
 def test_an_unchanged_student_has_nothing_to_learn(name: str) -> None:
     signals = pair(name, "identity", n=64)(ZOO[name].inputs(), EVERYTHING)
     assert attention_loss(signals).item() == pytest.approx(0, abs=1e-6)
@@ -36,7 +36,7 @@ def test_an_unchanged_student_has_nothing_to_learn(name: str) -> None:
     torch.testing.assert_close(signals.logits, signals.teacher_logits, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["bert", "timm_vit"])
+@pytest.mark.parametrize("name", ["bert", "t5", "timm_vit"])
 def test_a_binarized_student_has_something_to_learn_in_every_layer(name: str) -> None:
     signals = pair(name)(ZOO[name].inputs(), EVERYTHING)
     assert len(signals.divergences) == len(signals.hidden) == ZOO[name].layers
@@ -90,7 +90,7 @@ def test_hidden_loss_is_relative_to_each_token_of_the_teacher() -> None:
     teacher = torch.tensor([[[2.0, 0.0], [0.0, 200.0], [5.0, 5.0]]])
     student = torch.tensor([[[2.0, 1.0], [20.0, 200.0], [9.0, 9.0]]])
     real = torch.tensor([[True, True, False]])
-    signals = Signals(torch.zeros(1), hidden=((student, teacher),), real=real)
+    signals = Signals(torch.zeros(1), hidden=(BlockStates(student, teacher, real),))
     assert hidden_loss(signals).item() == pytest.approx((0.25 + 0.01) / 2)
 
 

@@ -145,6 +145,12 @@ def test_a_saved_timm_student_states_its_arguments(tmp_path: Path) -> None:
         ),
         (tf.ViTConfig(), ModelGeometry(12, 12, 64, tokens=197)),
         (tf.DeiTConfig(), ModelGeometry(12, 12, 64, tokens=198)),
+        (tf.T5Config(), ModelGeometry(6, 8, 64, decoder_layers=6)),
+        (tf.T5Config(num_decoder_layers=2), ModelGeometry(6, 8, 64, decoder_layers=2)),
+        (
+            tf.BartConfig(encoder_layers=3, decoder_layers=2),
+            ModelGeometry(3, 16, 64, decoder_layers=2),
+        ),
     ],
 )
 def test_other_families_are_read(
@@ -156,6 +162,21 @@ def test_other_families_are_read(
     assert (found.layers, found.heads, found.head_dim, found.tokens) == (
         *(expected.layers, expected.heads, expected.head_dim, expected.tokens),
     )
+    assert found.decoder_layers == expected.decoder_layers
+
+
+def test_a_decoder_beside_an_encoder() -> None:
+    """100 tokens read, 5 written: row i of them sees i of its own; and all 100 of the encoder."""
+    model = ModelGeometry(2, 4, 8, decoder_layers=1)
+    layers = model.workload(100, 10, target=5).layers
+    assert [(each.query_length, each.key_length, each.n) for each in layers] == [
+        *([(100, 100, 10)] * 2),
+        *((5, 3, 10), (5, 100, 10)),
+    ]
+    step = model.workload(100, 10, target=5, query_length=1).layers
+    assert [(each.query_length, each.key_length) for each in step] == [(1, 5), (1, 100)]
+    same = model.workload(100, 10).layers
+    assert [each.query_length for each in same] == [100] * 4
 
 
 @pytest.mark.parametrize(
@@ -165,7 +186,7 @@ def test_other_families_are_read(
         ("[]", "must be a JSON object"),
         ('{"hidden_size": 8}', "layers, heads, head_dim missing"),
         ('{"depth": "4"}', "depth='4' must be an integer of 1 or more"),
-        ('{"is_encoder_decoder": true}', "encoder and decoder see different lengths"),
+        ('{"is_encoder_decoder": true, "d_kv": 8}', "layers, heads missing"),
         (
             '{"n_layer": 2, "n_head": 3, "n_embd": 6, "num_key_value_heads": 2}',
             "heads=3 is no multiple of kv_heads=2",
@@ -193,7 +214,7 @@ def test_a_geometry_is_refused_with_all_its_faults() -> None:
     assert str(refusal.value).split("; ") == [
         "heads=True must be an integer of 1 or more",
         "no such key width, known: layers, heads, head_dim, kv_heads, value_dim, tokens, "
-        "local_layers, window",
+        "local_layers, window, decoder_layers",
         "head_dim missing",
         "local_layers=3 are more than layers=2",
         "local_layers and window need each other",

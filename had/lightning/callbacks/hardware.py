@@ -67,12 +67,17 @@ class HardwareCost(pl.Callback):
             layer.register_forward_pre_hook(self._count, with_kwargs=True) for layer in layers
         ]
 
-    def _count(self, layer: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+    def _count(
+        self, layer: HammingAttention, args: tuple[Tensor, ...], kwargs: dict[str, Any]
+    ) -> None:
         query, key, _ = args
         mask = kwargs.get("mask")
         # Layers of one forward pass usually share their mask: what it allows is counted once.
         if mask is None or self._counted is None or self._counted[0] is not mask:
-            self._counted = mask, count_keys(query, key, mask, layer.options.topn)
+            self._counted = (
+                mask,
+                count_keys(query, key, mask, layer.options.topn, is_cross=layer.geometry.is_cross),
+            )
         self._seen[layer].add(self._counted[1])
 
     def _report(self, trainer: pl.Trainer) -> None:
@@ -150,7 +155,9 @@ class LayerTally:
 
 
 @torch.no_grad()
-def count_keys(query: Tensor, key: Tensor, mask: Tensor | None, n: TopN) -> Counts:
+def count_keys(
+    query: Tensor, key: Tensor, mask: Tensor | None, n: TopN, *, is_cross: bool = False
+) -> Counts:
     """Rows, allowed keys and kept keys of one call; padding counts for nothing.
 
     Args:
@@ -158,13 +165,14 @@ def count_keys(query: Tensor, key: Tensor, mask: Tensor | None, n: TopN) -> Coun
         key: (B, G, S, D).
         mask: bool broadcastable to (B, H, T, S), True = allowed; taken as equal for all heads.
         n: keys a row keeps, see `keys_to_keep`.
+        is_cross: whether queries and keys are tokens of different sequences.
     """
     batch, length, keys = query.shape[0], query.shape[2], key.shape[2]
     allowed = torch.full((batch, length), keys, device=query.device)
     real = torch.ones_like(allowed, dtype=torch.bool)
     if mask is not None:
         allowed = mask[:, 0].expand(batch, length, keys).sum(dim=-1)
-        if length == keys:
+        if length == keys and not is_cross:
             real = real_tokens(mask).reshape(-1, length).expand(batch, length)
     allowed = allowed * real
     kept = keys_to_keep(n, allowed)
