@@ -9,6 +9,7 @@ from typing import Any
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,
+    AutoModelForMultipleChoice,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     PretrainedConfig,
@@ -30,6 +31,10 @@ class Head(ABC):
     """
 
     auto: Any
+
+    def auto_for(self, config: PretrainedConfig) -> Any:
+        """The Auto class for a model's configuration."""
+        return self.auto
 
     @abstractmethod
     def fit(
@@ -60,6 +65,14 @@ class ClassificationHead(Head):
             config.label2id = {name: index for index, name in enumerate(label_names)}
 
 
+class ChoiceHead(ClassificationHead):
+    """One number a sequence: the head that a model of multiple choice has, else a regression's."""
+
+    def auto_for(self, config: PretrainedConfig) -> Any:
+        trained = config.architectures or [""]
+        return AutoModelForMultipleChoice if is_multiple_choice(trained[0]) else self.auto
+
+
 class LanguageModelHead(Head):
     """Logits of the next token at every position, of a decoder alone or with an encoder."""
 
@@ -77,8 +90,14 @@ class LanguageModelHead(Head):
             )
 
 
+def is_multiple_choice(kind: str) -> bool:
+    """Whether a class of transformers takes its sequences as choices, by its name."""
+    return kind.endswith("ForMultipleChoice")
+
+
 HEADS: dict[tuple[str, str], Head] = {
     ("text", "classification"): ClassificationHead(AutoModelForSequenceClassification),
+    ("text", "choice"): ChoiceHead(AutoModelForSequenceClassification),
     ("image", "classification"): ClassificationHead(AutoModelForImageClassification),
     ("text", "causal_lm"): LanguageModelHead(AutoModelForCausalLM),
     ("text", "seq2seq"): LanguageModelHead(AutoModelForSeq2SeqLM),

@@ -87,7 +87,7 @@ class ModelSource(ABC):
         Args:
             num_outputs: classes, 1 for regression, or tokens of the vocabulary.
             label_names: of the classes, kept in the model's configuration where it has a place.
-            head: "classification" (also of one output), "causal_lm" or "seq2seq".
+            head: "classification" (also of one output), "choice", "causal_lm" or "seq2seq".
             complete: refuse weights that lack a trained head, as a finished teacher must not.
 
         Raises:

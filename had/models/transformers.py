@@ -23,7 +23,7 @@ from had.attention import transformers as adapter
 from had.attention.options import AttentionGeometry
 from had.errors import HadError
 from had.models.family import Family
-from had.models.heads import HEADS
+from had.models.heads import HEADS, is_multiple_choice
 from had.models.source import ModelSource
 from had.paths import looks_like_path
 
@@ -96,7 +96,7 @@ class TransformersSource(ModelSource):
             chosen.fit(config, num_outputs, label_names, fresh=not self.pretrained)
         except HadError as error:
             raise HadError(f"{self}: {error}") from None
-        return chosen.auto
+        return chosen.auto_for(config)
 
     def _fresh(self, auto: Any, config: PretrainedConfig) -> PreTrainedModel:
         try:
@@ -213,6 +213,9 @@ class TransformersFamily(Family):
         adapter.attach(model, build)
 
     def forward(self, model: nn.Module, inputs: dict[str, Tensor]) -> Any:
+        if is_multiple_choice(type(model).__name__):
+            # Every sequence is the only choice of its question: tasks do the comparing.
+            inputs = {name: tensor[:, None] for name, tensor in inputs.items()}
         return model(**inputs)
 
     def logits(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:

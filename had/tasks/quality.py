@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -145,12 +145,14 @@ class ChoiceDataset(EncodedDataset):
 class EncoderQualityTask(QualityTask):
     """An encoder reads each option with the question and the article, and gives it one logit.
 
-    That is multiple choice with the head of a regression: one number a sequence, four sequences a
-    question.
+    That is one number a sequence, four sequences a question. A model of multiple choice keeps its
+    head, any other gets that of a regression.
 
     Attributes:
         max_length: tokens of question, option and article; the article is cut at its end.
     """
+
+    head: ClassVar[str] = "choice"
 
     max_length: int
 
