@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         action="extend",
         default=[],
         metavar="KEY=VALUE,...",
-        help="only these: task, model, binarization, schedule, n, seed",
+        help="only these: task, model, binarization, schedule, n, seed, or a setting: task.context",
     )
     parser.add_argument(
         *("--by",),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import mean
 
-from had.results.records import Record
+from had.results.records import Record, value_at
 from had.results.statistics import Row, rows_of
 from had.results.views import keys, label
 
@@ -53,7 +53,7 @@ def _share_or_count(row: Row, rows: Sequence[Row]) -> float | None:
 
 def _number(row: Row, x: str) -> float | None:
     """The mean over a row's records, all of which must have it, above 0."""
-    values = [record.get(x) for record in row.records]
+    values = [value_at(record, x) for record in row.records]
     numbers = [value for value in values if isinstance(value, int | float) and value > 0]
     return mean(numbers) if len(numbers) == len(values) else None
 

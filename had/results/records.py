@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from had.config.wording import one_of
 from had.errors import HadError
 
@@ -90,17 +92,38 @@ def group_records(records: Iterable[Record]) -> dict[Identity, list[Record]]:
     return groups
 
 
+def value_at(record: Record, key: str) -> Any:
+    """What a record says of itself at a key, or of a setting among its overrides; None: nothing."""
+    if key in record:
+        return record[key]
+    overrides = dict(text.split("=", 1) for text in record.get(OVERRIDES, ()) if "=" in text)
+    return yaml.safe_load(overrides[key]) if key in overrides else None
+
+
 def where(records: Sequence[dict[str, Any]], filters: Sequence[str]) -> list[dict[str, Any]]:
     """The records that pass all filters such as "binarization=had,had_plus".
 
     Raises:
-        HadError: a filter is not of that form, or names no axis.
+        HadError: a filter is not of that form, or names neither an axis nor a setting that any
+            record knows.
     """
-    known = (*AXES, "seed")
     wanted: dict[str, set[str]] = {}
     for text in filters:
         key, found, values = text.partition("=")
-        if not found or key not in known:
-            raise HadError(f"--where {text}: must be key=value,... with key {one_of(key, known)}")
+        known = key in (*AXES, "seed") or _is_setting(key, records)
+        if not found or not known:
+            axes = one_of(key, (*AXES, "seed"))
+            raise HadError(
+                f"--where {text}: must be key=value,... with key {axes}, or a setting that the "
+                "records hold, as task.context"
+            )
         wanted[key] = set(values.split(","))
-    return [r for r in records if all(str(r[key]) in values for key, values in wanted.items())]
+    return [
+        record
+        for record in records
+        if all(str(value_at(record, key)) in values for key, values in wanted.items())
+    ]
+
+
+def _is_setting(key: str, records: Sequence[Record]) -> bool:
+    return "." in key and any(value_at(record, key) is not None for record in records)

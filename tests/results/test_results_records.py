@@ -105,7 +105,10 @@ def test_filters() -> None:
     records = [record("rte", seed, 1.0, 1.0, n=n) for seed in (0, 1) for n in (8, 30)]
     assert len(where(records, ["n=8,30", "seed=1"])) == 2
     assert where(records, ["n=8", "task=cola"]) == []
-    for wrong in ("binarisation=had", "n"):
+    settings = [{"task.context": 512}, {"overrides": ["task.context=1024"]}, {}]
+    contexts = [record("lm", 0, 1.0, 1.0, **each) for each in settings]
+    assert where(contexts, ["task.context=512,1024"]) == contexts[:2]
+    for wrong in ("binarisation=had", "n", "task.context=8"):
         with pytest.raises(HadError, match=wrong):
             where(records, [wrong])
 
