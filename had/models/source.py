@@ -73,6 +73,10 @@ class ModelSource(ABC):
         """The longest sequence the model takes; None where nothing limits it (after `check`)."""
         return None
 
+    def decoder_start(self) -> int | None:
+        """The token that a decoder beside an encoder begins with; None: not known, or none."""
+        return None
+
     @abstractmethod
     def build(
         self,

@@ -47,6 +47,10 @@ class TransformersSource(ModelSource):
         limit: int | None = getattr(self._config(), "max_position_embeddings", None)
         return limit
 
+    def decoder_start(self) -> int | None:
+        start: int | None = getattr(self._config(), "decoder_start_token_id", None)
+        return start
+
     def preprocessor(self) -> Any:
         if self._is_architecture:
             raise HadError(

@@ -103,6 +103,9 @@ class PreprocessorSource(Protocol):
     def preprocessor(self) -> Any:
         """The model's own tokenizer or image preprocessor; HadError where there is none."""
 
+    def decoder_start(self) -> int | None:
+        """The token that a decoder beside an encoder begins with; None: not known."""
+
 
 @dataclass(kw_only=True, eq=False)
 class Task(ABC):

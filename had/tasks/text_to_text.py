@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from had.errors import HadError
-from had.tasks.base import EncodedDataset, Task, TaskData
+from had.tasks.base import EncodedDataset, PreprocessorSource, Task, TaskData
 from had.tasks.reading import Columns, Rows, read_rows
 from had.tasks.splits import fraction_problems, stratified_split
 from had.tasks.text import pad, round_up, tokenize
@@ -65,6 +65,21 @@ class TextToTextTask(Task):
                 problems.append(f"task.{key}={getattr(self, key)}: must be {least} or more")
         return problems
 
+    def preprocessor(self, source: PreprocessorSource) -> Any:
+        """The model's tokenizer; HadError if its decoder begins otherwise than the task says."""
+        tokenizer, start = super().preprocessor(source), source.decoder_start()
+        if start not in (None, self._start(tokenizer)):
+            begun = tokenizer.convert_ids_to_tokens(start)
+            raise HadError(
+                f"task.decoder_start={self.decoder_start}: the model's decoder begins with "
+                f"{begun!r}; give the one of {', '.join(DECODER_STARTS)} that this is"
+            )
+        return tokenizer
+
+    def _start(self, tokenizer: Any) -> int | None:
+        start: int | None = getattr(tokenizer, DECODER_STARTS[self.decoder_start])
+        return start
+
     @property
     def positions(self) -> int:
         return self.max_length
@@ -103,10 +118,10 @@ class TextToTextTask(Task):
             labels, the targets' tokens (B, T).
 
         Raises:
-            HadError: a text or a target does not fit, or the tokenizer has no padding.
+            HadError: a text or a target does not fit, or the tokenizer lacks a token.
         """
-        if tokenizer.pad_token_id is None or tokenizer.padding_side != "right":
-            raise HadError("the tokenizer has no padding token, or does not pad on the right")
+        if None in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+            raise HadError("the tokenizer must have a padding token, and one that ends a target")
         self._num_tokens = len(tokenizer)
         decoder, labels = self._decoder(targets, tokenizer)
         return TextToTextDataset({**self._encoder(texts, tokenizer), **decoder}, labels)
@@ -137,8 +152,7 @@ class TextToTextTask(Task):
         """The decoder's inputs, each target moved one token to the right, and the targets."""
         tokens = [self.target_tokens(target, tokenizer) for target in targets]
         width = max(map(len, tokens))
-        start = getattr(tokenizer, DECODER_STARTS[self.decoder_start])
-        before = [[start, *target[:-1]] for target in tokens]
+        before = [[self._start(tokenizer), *target[:-1]] for target in tokens]
         inputs = {
             "decoder_input_ids": pad(before, width, tokenizer.pad_token_id, "right"),
             "decoder_attention_mask": pad([[1] * len(each) for each in tokens], width, 0, "right"),

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,6 +44,21 @@ def test_a_decoder_that_begins_with_the_end(make_task: Make, write: Write) -> No
     task = pairs(make_task, write, "task.decoder_start=eos")
     inputs = task.encode(word_tokenizer(WORDS)).train.inputs
     assert inputs["decoder_input_ids"][:, 0].tolist() == [1, 1, 1]
+
+
+def test_a_model_that_begins_otherwise_is_refused(make_task: Make, write: Write) -> None:
+    """The student would read its first token as another than the teacher has learned."""
+    source = SimpleNamespace(preprocessor=lambda: word_tokenizer(WORDS), decoder_start=lambda: 1)
+    with pytest.raises(HadError, match=r"task\.decoder_start=pad: .* begins with '</s>'"):
+        pairs(make_task, write).preprocessor(source)
+    assert pairs(make_task, write, "task.decoder_start=eos").preprocessor(source)
+
+
+def test_a_tokenizer_without_an_end_is_refused(make_task: Make, write: Write) -> None:
+    tokenizer = word_tokenizer(WORDS)
+    tokenizer.eos_token = None
+    with pytest.raises(HadError, match="one that ends a target"):
+        pairs(make_task, write).encode(tokenizer)
 
 
 def test_a_batch_is_as_wide_as_its_texts(make_task: Make, write: Write) -> None:
