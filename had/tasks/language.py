@@ -12,8 +12,9 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from had.errors import HadError
-from had.tasks.base import EncodedDataset, PreprocessorSource, Task, TaskData
-from had.tasks.token_losses import IGNORED, TokenMetrics, token_cross_entropy, token_divergence
+from had.tasks.base import EncodedDataset, PreprocessorSource, TaskData
+from had.tasks.token_losses import TokenMetrics
+from had.tasks.token_task import TokenTask
 from had.tasks.vocabulary import VOCABULARIES, Document, Vocabulary
 
 
@@ -37,7 +38,7 @@ def packed(stream: Tensor, context: int) -> TokenDataset:
 
 
 @dataclass(kw_only=True, eq=False)
-class CausalTask(Task):
+class CausalTask(TokenTask):
     """A task on sequences of tokens that a causal language model predicts.
 
     Attributes:
@@ -53,7 +54,6 @@ class CausalTask(Task):
     tokenizer: str
     vocabulary: int
     cache: str
-    _num_tokens: int | None = field(default=None, init=False, repr=False)
 
     def problems(self) -> list[str]:
         problems = super().problems()
@@ -70,27 +70,8 @@ class CausalTask(Task):
         return self.context
 
     @property
-    def num_outputs(self) -> int:
-        assert self._num_tokens is not None, "call encode() first"
-        return self._num_tokens
-
-    @property
-    def label_names(self) -> list[str]:
-        return []
-
-    @property
     def _vocabulary(self) -> Vocabulary:
         return VOCABULARIES[self.tokenizer](self.vocabulary, Path(self.cache))
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return token_cross_entropy(logits, labels)
-
-    def loss_count(self, labels: Tensor) -> Tensor:
-        """The predicted tokens, of which examples have different numbers."""
-        return (labels != IGNORED).sum()
-
-    def output_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return token_divergence(student, teacher)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -17,7 +17,7 @@ from had.tasks.base import EncodedDataset, PreprocessorSource, Task, TaskData
 from had.tasks.language import CausalTask
 from had.tasks.quality_files import OPTIONS, Question, read_questions
 from had.tasks.splits import fraction_problems, stratified_split
-from had.tasks.token_losses import IGNORED, token_divergence
+from had.tasks.token_losses import IGNORED
 from had.tasks.vocabulary import Document
 
 logger = logging.getLogger(__name__)
@@ -264,9 +264,6 @@ class LikelihoodQualityTask(QualityTask, CausalTask):
         chosen = likelihood.gather(-1, targets[asked][:, None]).squeeze(-1)
         sums = chosen.new_zeros(asked.shape).masked_scatter(asked, chosen).sum(-1)
         return (sums / asked.sum(-1)).view(-1, OPTIONS), labels[..., 0].argmax(-1)
-
-    def output_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return token_divergence(student, teacher)
 
     def preprocessor(self, source: PreprocessorSource) -> Any:
         self.read()

@@ -10,16 +10,12 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from had.errors import HadError
-from had.tasks.base import EncodedDataset, PreprocessorSource, Task, TaskData
+from had.tasks.base import EncodedDataset, PreprocessorSource, TaskData
 from had.tasks.reading import Columns, Rows, read_rows
 from had.tasks.splits import fraction_problems, stratified_split
 from had.tasks.text import pad, round_up, tokenize
-from had.tasks.token_losses import (
-    IGNORED,
-    AnswerAccuracy,
-    token_cross_entropy,
-    token_divergence,
-)
+from had.tasks.token_losses import IGNORED, AnswerAccuracy
+from had.tasks.token_task import TokenTask
 
 DECODER_STARTS: Mapping[str, str] = {"pad": "pad_token_id", "eos": "eos_token_id"}
 """What decoders begin with, and what a tokenizer calls it: T5 its padding, BART its end."""
@@ -37,7 +33,7 @@ class TextToTextDataset(EncodedDataset):
 
 
 @dataclass(kw_only=True, eq=False)
-class TextToTextTask(Task):
+class TextToTextTask(TokenTask):
     """A task on pairs of a text and a target, which is learned token by token.
 
     Attributes:
@@ -53,7 +49,6 @@ class TextToTextTask(Task):
     max_length: int
     target_length: int
     decoder_start: str
-    _num_tokens: int | None = field(default=None, init=False, repr=False)
 
     def problems(self) -> list[str]:
         problems = super().problems()
@@ -83,25 +78,6 @@ class TextToTextTask(Task):
     @property
     def positions(self) -> int:
         return self.max_length
-
-    @property
-    def num_outputs(self) -> int:
-        assert self._num_tokens is not None, "call encode() first"
-        return self._num_tokens
-
-    @property
-    def label_names(self) -> list[str]:
-        return []
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return token_cross_entropy(logits, labels)
-
-    def loss_count(self, labels: Tensor) -> Tensor:
-        """The predicted tokens, of which targets have different numbers."""
-        return (labels != IGNORED).sum()
-
-    def output_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return token_divergence(student, teacher)
 
     def pairs(
         self, texts: tuple[list[str], ...], targets: Sequence[str], tokenizer: Any
