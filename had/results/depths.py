@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from had.errors import HadError
 from had.results.measures import METRIC
 from had.results.records import Record
 from had.results.statistics import Cell, Row, rows_of
@@ -14,17 +13,16 @@ from had.results.views import Rows, both, keys, label
 _PLACE = re.compile(r"student/(?P<part>length(?P<length>\d+)_depth(?P<depth>\d+))/\w+")
 
 
-def depth_rows(records: Sequence[Record]) -> Rows:
-    """Headers and cells, a row for every length of a text: student (gap) by depth of the fact.
+def has_places(record: Record) -> bool:
+    """Whether a run was evaluated by length and depth."""
+    return any(map(_PLACE.fullmatch, record))
 
-    Raises:
-        HadError: no record was evaluated so.
-    """
+
+def depth_rows(records: Sequence[Record]) -> Rows:
+    """Headers and cells, a row for every length of a text: student (gap) by depth of the fact."""
     rows = rows_of(records)
     found = [(row, task, _places(row, task)) for row in rows for task in row.cells]
     depths = sorted({depth for *_, places in found for _, depth in places})
-    if not depths:
-        raise HadError("--by depth: no record has been evaluated by length and depth")
     titles = [f"depth {depth} %" for depth in depths]
     cells = []
     for row, task, places in found:

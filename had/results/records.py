@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +84,21 @@ def record_name(record: Record) -> str:
     return "-".join(part.replace("/", "_") for part in parts) + ".json"
 
 
-def group_records(records: Iterable[Record]) -> dict[Identity, list[Record]]:
-    """Records that differ in nothing but their seed, under their condition."""
-    groups: dict[Identity, list[Record]] = {}
+def with_settings(records: Sequence[Record]) -> Iterator[tuple[Record, tuple[str, ...]]]:
+    """Each record with the further settings that tell it from others, sorted.
+
+    A record of a run at the default of a setting that others of its task have changed names its
+    value as well, if it knows it.
+    """
+    changed: dict[str, set[str]] = {}
     for record in records:
-        groups.setdefault(condition_of(record), []).append(record)
-    return groups
+        keys = {text.partition("=")[0] for text in record.get(OVERRIDES, ())}
+        changed.setdefault(record["task"], set()).update(keys)
+    for record in records:
+        own = set(record.get(OVERRIDES, ()))
+        named = {text.partition("=")[0] for text in own}
+        known = {key for key in changed[record["task"]] - named if key in record}
+        yield record, tuple(sorted(own | {f"{key}={record[key]}" for key in known}))
 
 
 def value_at(record: Record, key: str) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from had.results.depths import depth_rows
+from had.errors import HadError
+from had.results.depths import depth_rows, has_places
 from had.results.measures import Measure, by_measure, unit_of
 from had.results.records import Record
 from had.results.statistics import rows_of
@@ -18,11 +19,13 @@ class View:
 
     Attributes:
         rows: headers and cells.
+        fits: whether a record has what is shown.
         caption: what they are, with {unit}, {heading}, {against} and {definition} of the measure.
     """
 
     rows: Callable[[Sequence[Record]], Rows]
     caption: str
+    fits: Callable[[Record], bool] = lambda record: True
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ VIEWS = {
     "depth": View(
         depth_rows,
         f"{_BRACKETS} Depth: the share of the text, of so many tokens, before the hidden fact.",
+        has_places,
     ),
 }
 
@@ -58,12 +62,14 @@ def tables(view: str, records: Iterable[Record]) -> list[Shown]:
     """Records as one table for each measure they have: points and ratios share no mean.
 
     Raises:
-        HadError: the records do not have what the view shows.
+        HadError: no record has what the view shows.
     """
     chosen = VIEWS[view]
+    groups = by_measure(record for record in records if chosen.fits(record))
+    if not groups:
+        raise HadError(f"--by {view}: no record holds what it shows")
     return [
-        Shown(chosen.rows(own), _caption(chosen, measure, own))
-        for measure, own in by_measure(records).items()
+        Shown(chosen.rows(own), _caption(chosen, measure, own)) for measure, own in groups.items()
     ]
 
 

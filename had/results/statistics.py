@@ -9,7 +9,7 @@ from math import sqrt
 from statistics import mean, stdev
 
 from had.results.measures import MEASURES, Measure, measure_of
-from had.results.records import Record, group_records
+from had.results.records import AXES, Record, with_settings
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,10 @@ class Row:
 def rows_of(records: Iterable[Record]) -> list[Row]:
     """Records as rows, by measure, model, recipe, schedule, further settings and N."""
     by_row: dict[tuple[Measure, tuple[object, ...]], dict[str, list[Record]]] = {}
-    for (task, *rest), group in group_records(records).items():
-        by_row.setdefault((measure_of(group[0]), tuple(rest)), {})[task] = group
+    for record, settings in with_settings(list(records)):
+        key = tuple(record[axis] for axis in AXES if axis != "task")
+        row = by_row.setdefault((measure_of(record), (*key, settings)), {})
+        row.setdefault(record["task"], []).append(record)
     return sorted((_row(*key, by_task) for key, by_task in by_row.items()), key=_place)
 
 

@@ -55,10 +55,14 @@ def common_overrides(rows: Sequence[Row]) -> set[str]:
 
 
 def keys(n: int | float) -> str:
-    """N; a share of the keys as such: "all", "25 %"."""
+    """N; a share of the keys as such: "all", "25 %", "1/64"."""
     if isinstance(n, int):
         return str(n)
-    return "all" if n == 1 else f"{100 * n:g} %"
+    if n == 1:
+        return "all"
+    percent = f"{100 * n:g}"
+    is_long = len(percent.partition(".")[2]) > 1
+    return f"1/{round(1 / n)}" if is_long and (1 / n).is_integer() else f"{percent} %"
 
 
 def estimate(measure: Measure, value: Estimate) -> str:

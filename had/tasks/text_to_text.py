@@ -97,7 +97,10 @@ class TextToTextTask(TokenTask):
             HadError: a text or a target does not fit, or the tokenizer lacks a token.
         """
         if None in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-            raise HadError("the tokenizer must have a padding token, and one that ends a target")
+            raise HadError(
+                "the tokenizer must have a padding token and one that ends a target, as those of "
+                "encoder-decoder models have; give such a model, as model=t5"
+            )
         self._num_tokens = len(tokenizer)
         decoder, labels = self._decoder(targets, tokenizer)
         return TextToTextDataset({**self._encoder(texts, tokenizer), **decoder}, labels)

@@ -15,7 +15,7 @@ from had.results.depths import depth_rows
 from had.results.plots import plot_gap
 from had.results.shown import tables
 from had.results.statistics import rows_of
-from had.results.views import long_rows, wide_rows
+from had.results.views import keys, long_rows, wide_rows
 from tests.results.material import RECORDS, record, write
 
 
@@ -73,6 +73,27 @@ def test_contexts_are_in_the_order_of_their_size() -> None:
     assert named == [f"had (task.context={c})" for c in (512, 1024, 8192)]
 
 
+def test_a_default_is_named_beside_what_differs_from_it() -> None:
+    """But not on other tasks, nor where all have it; and it splits no row of theirs."""
+    default = novels(0, 2.0, 3.0, **{"task.context": 1024})
+    other = novels(0, 2.0, 3.0, overrides=["task.context=512"], **{"task.context": 512})
+    elsewhere = novels(0, 2.0, 3.0, **{"task.context": 64}) | {"task": "lm/text"}
+    rows = cells(long_rows([default, other, elsewhere]))
+    assert [(row["task"], row["recipe"]) for row in rows] == [
+        ("lm/novels", "had (task.context=512)"),
+        ("lm/novels", "had (task.context=1024)"),
+        ("lm/text", "had"),
+    ]
+    assert [row["recipe"] for row in cells(long_rows([default, elsewhere]))] == ["had", "had"]
+    assert len(rows_of([default, elsewhere])) == 1
+
+
+def test_shares_are_short() -> None:
+    assert [keys(n) for n in (30, 1.0, 0.25, 0.125, 1 / 16, 1 / 64, 0.3333)] == [
+        *("30", "all", "25 %", "12.5 %", "1/16", "1/64", "33.33 %")
+    ]
+
+
 def test_guessing_is_said_where_it_was_recorded() -> None:
     (table,) = tables("task", [record("quality", 0, 40.0, 39.0, **{"student/chance": 0.25})])
     assert "Guessing gives 25 on quality." in table.caption
@@ -111,8 +132,10 @@ def test_retrieval_by_length_and_depth() -> None:
     assert short["depth 0 %"] == "98.00 (1.00 ± 1.41)"
     assert short["depth 50 %"] == "85.00 (15.00 ± 7.07)"
     assert (long["depth 0 %"], long["depth 50 %"]) == ("100.00 (0.00 ± 0.00)", "")
-    with pytest.raises(HadError, match="by length and depth"):
-        depth_rows(RECORDS)
+    (table,) = tables("depth", [first, second, *RECORDS, *PERPLEXITIES])
+    assert len(table.rows[1]) == 2
+    with pytest.raises(HadError, match="--by depth: no record"):
+        tables("depth", RECORDS)
 
 
 def test_curves_against_n_are_counts_or_shares() -> None:
