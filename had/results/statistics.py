@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from statistics import mean, stdev
 
@@ -147,13 +147,41 @@ def _row(measure: Measure, key: tuple[object, ...], by_task: dict[str, list[Reco
     )
 
 
-def teachers(records: Iterable[Record]) -> dict[tuple[str, str], dict[object, set[float]]]:
-    """Scores of the teachers by model and task, then by seed, however many students each has.
+@dataclass(frozen=True)
+class Teachers:
+    """The teachers of one model on one task.
 
-    A seed has several where settings differ that its teacher depends on, such as the context.
+    Attributes:
+        by_seed: their scores by seed and by the settings that tell rows apart. One seed and setting
+            has several where its teacher was trained anew, on another machine for instance.
     """
-    scores: dict[tuple[str, str], dict[object, set[float]]] = {}
-    for each in records:
-        own = scores.setdefault((each["model"], each["task"]), {})
-        own.setdefault(each["seed"], set()).add(each["score/teacher"])
-    return scores
+
+    by_seed: dict[object, dict[tuple[str, ...], set[float]]] = field(default_factory=dict)
+
+    @property
+    def depend_on_settings(self) -> bool:
+        """Whether settings that differ have different teachers, as different contexts have."""
+        several = [list(found.values()) for found in self.by_seed.values() if len(found) > 1]
+        return any(not set.intersection(*scores) for scores in several)
+
+    @property
+    def scores(self) -> list[float]:
+        """One a seed, however many students it has."""
+        return [mean(set.union(*found.values())) for found in self.by_seed.values()]
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The lowest and the highest of all scores."""
+        every = [s for found in self.by_seed.values() for scores in found.values() for s in scores]
+        return min(every), max(every)
+
+
+def teachers(rows: Iterable[Row]) -> dict[tuple[str, str], Teachers]:
+    """The teachers of all rows by model and task."""
+    found: dict[tuple[str, str], Teachers] = {}
+    for row in rows:
+        for record in row.records:
+            own = found.setdefault((row.model, record["task"]), Teachers())
+            scores = own.by_seed.setdefault(record["seed"], {})
+            scores.setdefault(row.overrides, set()).add(record["score/teacher"])
+    return found

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 
 from had.results.measures import Measure
 from had.results.records import Record
-from had.results.statistics import Cell, Estimate, Row, rows_of, teachers
+from had.results.statistics import Cell, Estimate, Row, Teachers, rows_of, teachers
 
 Rows = tuple[list[str], list[list[str]]]
 
@@ -80,18 +80,18 @@ def _heading(rows: Sequence[Row]) -> str:
 
 
 def _teacher_cells(model: str, tasks: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    scores = teachers(record for row in rows for record in row.records)
-    measure = rows[0].measure
-    by_task = [_teacher(measure, scores.get((model, task), {})) for task in tasks]
+    found, measure = teachers(rows), rows[0].measure
+    by_task = [_teacher(measure, found.get((model, task))) for task in tasks]
     return [model, "teacher", "", "", *by_task, "", ""]
 
 
-def _teacher(measure: Measure, by_seed: Mapping[object, Collection[float]]) -> str:
-    """Mean and deviation over seeds; the range where a seed has several teachers."""
-    scores = [score for own in by_seed.values() for score in own]
-    if len(scores) > len(by_seed):
-        return f"{measure.text(min(scores))} to {measure.text(max(scores))}"
-    return estimate(measure, Estimate.of(scores)) if scores else ""
+def _teacher(measure: Measure, found: Teachers | None) -> str:
+    """Mean and deviation over seeds; the range where settings have teachers of their own."""
+    if found is None:
+        return ""
+    if found.depend_on_settings:
+        return " to ".join(map(measure.text, found.range))
+    return estimate(measure, Estimate.of(found.scores))
 
 
 def _student_cells(row: Row, rows: Sequence[Row], tasks: Sequence[str]) -> list[str]:
