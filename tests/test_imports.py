@@ -45,7 +45,7 @@ ONLY_IN = {
     "transformers": {
         *("attention/cache.py", "attention/cache_layers.py", "attention/transformers.py"),
         *("models/heads.py", "models/llama2c.py", "models/positions.py", "models/transformers.py"),
-        *("models/export.py", "models/exporters.py"),
+        *("models/export.py", "models/exporters.py", "models/transformers_images.py"),
         *("models/template/attention.py", "models/template/transformers.py"),  # travel alone
         "tasks/vocabulary.py",  # tokenizers of our own, in the form that travels with a student
     },

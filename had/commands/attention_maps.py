@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,14 +82,12 @@ class Seen:
         image: float (3, side, side) in 0 .. 1, what the models see.
         teacher: a map for each layer.
         student: likewise.
-        prefix: tokens before the patches: class and distillation token.
         n: keys that a row of the student keeps.
     """
 
     image: Tensor
     teacher: list[AttentionMap]
     student: list[AttentionMap]
-    prefix: int
     n: int | float
 
     def panels(self, layer: int, heads: Sequence[int]) -> Panels:
@@ -111,10 +110,15 @@ class Seen:
         return self._patches(maps[0, head])
 
     def _patches(self, rows: Tensor) -> Tensor:
-        """The patches (rows, columns) as the class token sees them; without one, all on average."""
-        row = rows[0] if self.prefix else rows.mean(0)
-        side = round(len(row[self.prefix :]) ** 0.5)
-        return row[self.prefix :].reshape(side, side)
+        """The patches (rows, columns) as the class token sees them; without one, all on average.
+
+        Patches are the largest square that the tokens have room for; what comes before them are
+        class, distillation and register tokens.
+        """
+        side = math.isqrt(len(rows))
+        prefix = len(rows) - side**2
+        row = rows[0] if prefix else rows.mean(0)
+        return row[prefix:].reshape(side, side)
 
 
 @dataclass(frozen=True)
@@ -143,8 +147,9 @@ class VisionRun:
             raise HadError(f"{directory}: its task, {task.name}, has no image files to look at")
         student = load_student(directory / STUDENT, trust_remote_code=cfg.model.trust_remote_code)
         source: ModelSource = build(cfg.model).at(str(directory / STUDENT), key=STUDENT)
-        batches = task.batches(source.preprocessor(), classes=student.num_classes)
-        teacher = load_teacher(directory, build(cfg.model), student.num_classes)
+        classes = family_of(student).classes(student)
+        batches = task.batches(source.preprocessor(), classes)
+        teacher = load_teacher(directory, build(cfg.model), classes)
         return cls(cfg, record_attention(teacher).eval(), student, batches)
 
     @torch.no_grad()
@@ -169,7 +174,6 @@ class VisionRun:
             plain(batch)["inputs"][PIXELS][0],
             recorded_maps(self.teacher),
             student,
-            self.student.num_prefix_tokens,
             self.cfg.sparsity.n,
         )
 

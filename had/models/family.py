@@ -36,6 +36,10 @@ class Family(ABC):
         """One forward pass of a classifier or regressor: (B, outputs)."""
 
     @abstractmethod
+    def classes(self, model: nn.Module) -> int:
+        """How many outputs a classifier has."""
+
+    @abstractmethod
     def save(self, model: nn.Module, directory: Path, extra: dict[str, Any]) -> None:
         """Write config.json (with `extra` in it) and model.safetensors."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,29 +18,11 @@ from had.attention import timm as adapter
 from had.attention.options import AttentionGeometry
 from had.errors import HadError
 from had.models.family import Family
+from had.models.images import ImagePreprocessor
 from had.models.source import ModelSource
 from had.paths import looks_like_path
 
 LOCAL = "local-dir:"
-
-
-@dataclass(frozen=True)
-class ImagePreprocessor:
-    """How a model wants its images.
-
-    Attributes:
-        size: (channels, height, width).
-        mean: of each channel, in the 0 .. 1 range.
-        std: likewise.
-        interpolation: resampling filter.
-        crop: share of the shorter side that the centre crop keeps.
-    """
-
-    size: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str
-    crop: float
 
 
 class TimmSource(ModelSource):
@@ -147,6 +128,10 @@ class TimmFamily(Family):
 
     def logits(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         return self.forward(model, inputs)
+
+    def classes(self, model: nn.Module) -> int:
+        count: int = model.num_classes
+        return count
 
     def save(self, model: nn.Module, directory: Path, extra: dict[str, Any]) -> None:
         config = {**describe(model), **extra}

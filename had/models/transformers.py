@@ -227,6 +227,10 @@ class TransformersFamily(Family):
         unless = {"use_cache": False} if model.can_generate() else {}
         return self.forward(model, {**inputs, **unless}).logits
 
+    def classes(self, model: nn.Module) -> int:
+        count: int = model.config.num_labels
+        return count
+
     def save(self, model: nn.Module, directory: Path, extra: dict[str, Any]) -> None:
         for key, value in extra.items():
             setattr(model.config, key, value)

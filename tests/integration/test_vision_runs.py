@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from transformers import ViTImageProcessor
 
 from had.cli import main
 from tests.integration.command_line import Ended, called, overrides
+from tests.models.test_image_processors import directory
 from tests.tasks.images.pictures import picture, write_folder
 
 TINY = (
@@ -27,6 +29,7 @@ TINY = (
     *("task.batch_size=8", "trainer=cpu", "trainer.enable_progress_bar=false", "logger=none"),
     "hardware=none",
 )
+PLAIN = tuple(text for text in TINY if not text.startswith("model"))  # for another model
 CLASSES = {"ash": 12, "birch": 12}
 
 Train = Callable[..., Ended]
@@ -42,8 +45,8 @@ def train(tmp_path: Path, images: Path, capfd: pytest.CaptureFixture[str]) -> Tr
     """`had train` on the images, with further overrides."""
     sound = (f"task.path={images}", f"paths.cache={tmp_path / 'cache'}")
 
-    def run(*given: str) -> Ended:
-        arguments = overrides(*sound, f"run_dir={tmp_path / 'run'}", *given, base=TINY)
+    def run(*given: str, base: tuple[str, ...] = TINY) -> Ended:
+        arguments = overrides(*sound, f"run_dir={tmp_path / 'run'}", *given, base=base)
         return called(capfd.readouterr, "train", *arguments)
 
     return run
@@ -98,6 +101,21 @@ def test_a_teacher_without_labels(train: Train, tmp_path: Path) -> None:
     )
     assert ended.status == 0, ended.err
     assert "student/agreement" in metrics(tmp_path / "run")
+
+
+def test_a_model_of_transformers_with_its_own_processor(
+    train: Train, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Trained, evaluated again from its directory alone, and drawn."""
+    vit = directory(tmp_path / "vit", ViTImageProcessor(size=16))
+    ended = train("model=transformers_image", f"model.name={vit}", base=PLAIN)
+    assert ended.status == 0, ended.err
+    again = called(capfd.readouterr, "eval", str(tmp_path / "run"))
+    assert again.status == 0, again.err
+    image = str(tmp_path / "images" / "ash" / "3.png")
+    drawn = called(capfd.readouterr, "attention-maps", str(tmp_path / "run"), "--image", image)
+    assert drawn.status == 0, drawn.err
+    assert list((tmp_path / "run" / "attention_maps").glob("*.png"))
 
 
 # Bad input.

@@ -15,7 +15,8 @@ from torch import nn
 import had
 from had.errors import HadError
 from had.models.convert import record_attention
-from had.models.timm import FAMILY, ImagePreprocessor, TimmSource
+from had.models.images import ImagePreprocessor
+from had.models.timm import FAMILY, TimmSource
 
 SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 32}
 CONFIGURED = {
