@@ -6,22 +6,27 @@ from types import SimpleNamespace
 
 import pytest
 
-from had.lightning.callbacks import throughput
+from had.lightning.callbacks import gaps, throughput
 from had.lightning.callbacks.throughput import Throughput
 
 WARM = throughput._WARM
 
 
 def train(
-    monkeypatch: pytest.MonkeyPatch, borders: list[int], slow: set[int], wait: float = 0.0
+    monkeypatch: pytest.MonkeyPatch,
+    borders: list[int],
+    slow: set[int],
+    wait: float = 0.0,
+    validated: int | None = None,
 ) -> Throughput:
     """Run to the last border; a step takes 0.1 s, or 10 s where it is slow.
 
     Two processes share 8 examples a step; `wait` of each step's time passes before its batch comes.
+    A validation of 7 s follows the step `validated`.
     """
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(throughput, "_now", lambda: clock.now)
-    monkeypatch.setattr(throughput, "_clock", lambda: clock.now)
+    monkeypatch.setattr(gaps.time, "perf_counter", lambda: clock.now)
     callback, trainer = Throughput(), SimpleNamespace(global_step=0, world_size=2)
     batch = {"labels": [0] * 4}
     module = SimpleNamespace(schedule=SimpleNamespace(borders=borders))
@@ -32,6 +37,9 @@ def train(
         clock.now += 10.0 if step in slow else 0.1 - wait
         trainer.global_step = step
         callback.on_train_batch_end(trainer, module, None, batch, step)
+        if step == validated:
+            callback.on_validation_start(trainer, module)
+            clock.now += 7.0
     return callback
 
 
@@ -55,6 +63,12 @@ def test_validation_is_not_training(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (callback.steps, callback.seconds) == before
 
 
+def test_a_validation_is_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    callback = train(monkeypatch, [100], slow=set(), validated=60)
+    assert callback.seconds == pytest.approx(0.1 * (100 - WARM - 1))
+    assert callback.waiting == 0
+
+
 def test_too_few_steps_give_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "time/steps_per_s" not in train(monkeypatch, [WARM], slow=set()).metrics()
 
@@ -66,3 +80,33 @@ def test_the_share_of_waiting_is_of_the_measured_steps(monkeypatch: pytest.Monke
 
 def test_without_waiting_there_is_no_share_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert train(monkeypatch, [100], slow={99}).metrics()["time/waiting_for_data_share"] == 0
+
+
+def test_a_device_waits_by_its_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events of a device that lags behind the host: a gap counts once both of its ends are past."""
+    past: set[int] = set()
+    times = iter([10.0, 14.0, 50.0, 51.0])  # milliseconds: two gaps of 4 and 1
+    monkeypatch.setattr(gaps, "_now", lambda: FakeEvent(next(times), past))
+    device = gaps.CudaGaps()
+    device.end()  # no step has ended yet
+    for _ in range(2):
+        device.begin()
+        device.end()
+    assert device.seconds() == 0
+    past.add(14)
+    assert device.seconds() == pytest.approx(0.004)
+    past.add(51)
+    assert device.seconds() == pytest.approx(0.005)
+
+
+class FakeEvent:
+    """As `torch.cuda.Event`, past once its millisecond is."""
+
+    def __init__(self, at: float, past: set[int]) -> None:
+        self.at, self.past = at, past
+
+    def query(self) -> bool:
+        return int(self.at) in self.past
+
+    def elapsed_time(self, other: FakeEvent) -> float:
+        return other.at - self.at

@@ -9,31 +9,31 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from had.lightning.callbacks.gaps import CudaGaps, Gaps, HostGaps
+
 log = logging.getLogger(__name__)
 
 _WARM = 30  # steps left out after the start of each stage: compiling and capturing happen there
-_clock = time.perf_counter  # the host's
 
 
 class Throughput(pl.Callback):
     """Steps and examples a second over all stretches of training that nothing else interrupts.
 
     A stretch begins some steps into a stage and ends with the stage or at a validation; waiting for
-    data belongs to it. The device is synchronised only at both ends of a stretch, so waiting is
-    what the host spends between two batches: the device may still be busy meanwhile, and its own
-    idle time is less.
+    data belongs to it. The device is synchronised only at both ends of a stretch.
 
     Attributes:
         steps: optimizer steps measured.
         examples: of all processes, in these steps.
         seconds: time they took.
-        waiting: seconds of these between the end of a batch and the arrival of the next.
+        waiting: seconds of these in which the device stood between the end of a batch and the
+            arrival of the next.
     """
 
     def __init__(self) -> None:
         self.steps = self.examples = 0
         self.seconds = self.waiting = 0.0
-        self._left: float | None = None
+        self._gaps: Gaps = HostGaps()
         self._start: tuple[int, float] | None = None
         self._resting_until = _WARM
 
@@ -41,12 +41,12 @@ class Throughput(pl.Callback):
         self._resting_until = trainer.global_step + _WARM
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
+            self._gaps = CudaGaps()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._start is not None and self._left is not None:
-            self.waiting += _clock() - self._left
+        self._gaps.end()
 
     def on_train_batch_end(
         self,
@@ -64,7 +64,8 @@ class Throughput(pl.Callback):
             self._resting_until = step + _WARM
         elif self._start is None and step >= self._resting_until:
             self._start = step, _now()
-        self._left = _clock()
+        if self._start is not None:
+            self._gaps.begin()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close(trainer.global_step)
@@ -97,10 +98,12 @@ class Throughput(pl.Callback):
         self._start = None
         self.steps += step - first
         self.seconds += _now() - began
+        self._gaps.drop()
+        self.waiting = self._gaps.seconds()
 
 
 def _now() -> float:
     """Seconds, after the device has done everything asked of it."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return _clock()
+    return time.perf_counter()
