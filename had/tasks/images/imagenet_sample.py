@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,14 @@ from had.tasks.images.sources import FileImages, Images, image_files
 from had.tasks.images.store import Decoding
 from had.tasks.images.task import ImageTask
 from had.tasks.objectives import Classification
+
+log = logging.getLogger(__name__)
+
+_CAVEAT = (
+    "%s: one image a class, and nobody knows that they are not training images of the model: "
+    "accuracies are coarse and may read high, agreement with the teacher says more"
+)
+_ON_ITSELF = "distilling on the evaluation images themselves; task.images names a folder of others"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -36,11 +45,13 @@ class ImageNetSampleTask(ImageTask):
         files = image_files(existing_folder(self.path))
         if len(files) < 2:
             raise HadError(f"task.path={self.path}: expected one image a class, found {len(files)}")
+        log.info(_CAVEAT, self.path)
         sample = FileImages(files, [str(row) for row in range(len(files))], self.path)
         return self._unlabelled() or sample, {"": sample}
 
     def _unlabelled(self) -> Images | None:
         if self.images is None:
+            log.info(_ON_ITSELF)
             return None
         folder = Path(self.images).expanduser()
         files = image_files(folder) if folder.is_dir() else []

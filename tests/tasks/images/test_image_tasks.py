@@ -224,6 +224,15 @@ def test_other_images_take_part_in_training_alone(make_task: Make, sample: Path)
     assert data.evaluation[""].inputs["pixel_values"].shape == (4, 3, 16, 16)
 
 
+def test_what_the_figures_are_worth_is_said(
+    make_task: Make, sample: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        make_sample(make_task, sample).read()
+    assert "may read high" in caplog.text
+    assert "distilling on the evaluation images themselves" in caplog.text
+
+
 def test_no_images_to_distil_on(make_task: Make, sample: Path) -> None:
     with pytest.raises(HadError, match=r"task\.images=.*no such folder, or no images"):
         make_sample(make_task, sample, f"task.images={sample / 'any'}").read()
