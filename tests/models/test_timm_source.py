@@ -72,6 +72,12 @@ def test_preprocessing_follows_another_image_size(vit: Path) -> None:
     assert source(str(vit), img_size=64).preprocessor().size == (3, 64, 64)
 
 
+def test_with_a_given_teacher_its_preprocessing_counts(vit: Path) -> None:
+    """The student is its copy; the model named beside it wants other statistics."""
+    named = source("deit_tiny_patch16_224.fb_in1k")
+    assert named.at(str(vit)).preprocessor().mean == (0.5, 0.4, 0.3) != named.preprocessor().mean
+
+
 def test_deit_and_vit_differ_in_their_preprocessing() -> None:
     """ImageNet's statistics for DeiT, 0.5 for the augreg weights of ViT."""
     deit = source("deit_tiny_patch16_224.fb_in1k").preprocessor()
