@@ -10,31 +10,34 @@ from numba.extending import intrinsic
 
 from had.attention.backends.cpu_emit import (
     INT8,
+    INT16,
     INT32,
     INT64,
     KEYS,
     call_llvm,
+    call_on_vector,
     has_feature,
     pointer_to,
     processor,
     read,
     shuffle,
     spread_scalar,
+    widen,
 )
 
 _SLOW_DEPOSIT = ("znver1", "znver2")  # hundreds of cycles a PDEP
 
 
 @intrinsic
-def nonnegative(typing, array, index):
+def nonnegative(typing, memory, index):
     """A bit for each of 64 float32 from `index` on: whether it is >= 0."""
     vector = ir.VectorType(ir.FloatType(), KEYS)
 
     def generate(context, builder, signature, arguments):
-        loaded = read(builder, pointer_to(context, builder, array, *arguments, vector), 4)
+        loaded = read(builder, pointer_to(builder, *arguments, vector), 4)
         return builder.bitcast(builder.fcmp_ordered(">=", loaded, ir.Constant(vector, None)), INT64)
 
-    return types.uint64(array, types.intp), generate
+    return types.uint64(memory, types.intp), generate
 
 
 @intrinsic
@@ -68,8 +71,8 @@ def keep_lowest(typing, word, count):
 
 
 @intrinsic
-def append_positions(typing, word, first, array, index):
-    """Write `first` + the position of every set bit to an int32 array from `index` on.
+def append_positions(typing, word, first, memory, index):
+    """Write `first` + the position of every set bit, int32, from `index` on.
 
     Several are written at a time, wanted or not: up to 64 elements beyond may be overwritten. That
     takes no branch a bit, which would often be mispredicted.
@@ -78,11 +81,11 @@ def append_positions(typing, word, first, array, index):
     def generate(context, builder, signature, arguments):
         write = _compress_positions if has_feature(context, "avx512vbmi2") else _peel_positions
         bits, base, target, position = arguments
-        pointer = pointer_to(context, builder, array, target, position, INT32)
+        pointer = pointer_to(builder, target, position, INT32)
         write(builder, bits, builder.trunc(base, INT32), pointer)
         return context.get_dummy_value()
 
-    return types.void(types.uint64, types.int64, array, types.intp), generate
+    return types.void(types.uint64, types.int64, memory, types.intp), generate
 
 
 def _compress_positions(builder, bits, base, pointer):
@@ -114,6 +117,54 @@ def _peel_positions(builder, bits, base, pointer):
         builder.store(left, rest)
 
 
+def _word_differences(pairs):
+    """An intrinsic that adds the differing bits of 64 adjacent keys of `pairs` pairs of words."""
+
+    @intrinsic
+    def add(typing, total, words, start, queries, place):
+        eight = ir.VectorType(INT64, 8)
+
+        def generate(context, builder, signature, arguments):
+            before, keys, first, rows, row = arguments
+            pointer = pointer_to(builder, keys, first, eight)
+            own = read(builder, pointer_to(builder, rows, row, eight), 4)
+            counts = []
+            for i in range(8 * pairs):
+                key = read(builder, builder.gep(pointer, [INT32(i)]), 4)
+                counts.append(call_on_vector(builder, "ctpop", eight, builder.xor(key, own)))
+            count = _narrow(builder, counts, pairs)
+            return builder.add(before, widen(builder, count, total.ir))
+
+        return total(total, words, types.intp, queries, types.intp), generate
+
+    return add
+
+
+add_pair_differences = _word_differences(1)
+add_double_differences = _word_differences(2)
+
+
+def _narrow(builder, counts, pairs):
+    """64 bytes from the counts of 64 keys, `pairs` numbers of 64 bits each, in order."""
+    for width in (32, 16, 8):
+        counts = _halve(builder, counts, width)
+    if pairs == 1:
+        return counts[0]
+    words = ir.VectorType(INT16, KEYS // 2)
+    eight, low = ir.Constant(words, [8] * 32), ir.Constant(words, [255] * 32)
+    both = [builder.bitcast(count, words) for count in counts]
+    sums = [builder.add(builder.lshr(x, eight), builder.and_(x, low)) for x in both]
+    return _halve(builder, sums, 8)[0]
+
+
+def _halve(builder, vectors, width):
+    """The lower halves, `width` bits each, of the numbers in two neighbouring vectors, in one."""
+    narrow = ir.VectorType(ir.IntType(width), 512 // width)
+    parts = [builder.bitcast(vector, narrow) for vector in vectors]
+    lower = list(range(0, 2 * narrow.count, 2))
+    return [shuffle(builder, *parts[i : i + 2], lower) for i in range(0, len(parts), 2)]
+
+
 @intrinsic
 def transpose_bytes(typing, words, start, planes, index):
     """Split 64 pairs of int32 words into 8 planes of 64 bytes: byte i of plane p is p of pair i."""
@@ -121,8 +172,8 @@ def transpose_bytes(typing, words, start, planes, index):
 
     def generate(context, builder, signature, arguments):
         source, first, target, position = arguments
-        pointer = pointer_to(context, builder, words, source, first, eight)
-        into = pointer_to(context, builder, planes, target, position, eight)
+        pointer = pointer_to(builder, source, first, eight)
+        into = pointer_to(builder, target, position, eight)
         pairs = [read(builder, builder.gep(pointer, [INT32(i)]), 4) for i in range(8)]
         _write_planes(builder, pairs, into, 0)
         return context.get_dummy_value()
@@ -137,8 +188,8 @@ def transpose_double(typing, words, start, planes, index):
 
     def generate(context, builder, signature, arguments):
         source, first, target, position = arguments
-        pointer = pointer_to(context, builder, words, source, first, eight)
-        into = pointer_to(context, builder, planes, target, position, eight)
+        pointer = pointer_to(builder, source, first, eight)
+        into = pointer_to(builder, target, position, eight)
         loaded = [read(builder, builder.gep(pointer, [INT32(i)]), 4) for i in range(16)]
         for pair in range(2):
             places = list(range(pair, 16, 2))

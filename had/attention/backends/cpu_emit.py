@@ -6,7 +6,7 @@ from __future__ import annotations
 from llvmlite import ir
 from numba import types
 from numba.core.datamodel import models
-from numba.extending import register_model
+from numba.extending import intrinsic, register_model
 
 KEYS = 64
 """Keys of a block: one bit of a uint64 mask and one lane of a score vector each."""
@@ -30,6 +30,27 @@ class Vector(types.Type):
         return ir.VectorType(scalar, self.lanes)
 
 
+@intrinsic
+def pointer(typing, address, element):
+    """A pointer to numbers of a NumPy type; what it points at must be kept alive by others."""
+    result = types.CPointer(element.dtype)
+
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(result))
+
+    return result(types.int64, element), generate
+
+
+@intrinsic
+def start_of(typing, array):
+    """A pointer to the first element of an array, which others must keep alive."""
+
+    def generate(context, builder, signature, arguments):
+        return context.make_array(array)(context, builder, arguments[0]).data
+
+    return types.CPointer(array.dtype)(array), generate
+
+
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager, vector):
@@ -50,10 +71,9 @@ def spread_scalar(builder, scalar, lanes):
     return builder.shuffle_vector(single, single, ir.Constant(ir.VectorType(INT32, lanes), None))
 
 
-def pointer_to(context, builder, array_type, array, index, pointee):
-    """Where element `index` of a contiguous one-dimensional array lies, as a pointer."""
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), pointee.as_pointer())
+def pointer_to(builder, memory, index, pointee):
+    """Where the element `index` behind a pointer lies, as a pointer to something else."""
+    return builder.bitcast(builder.gep(memory, [index]), pointee.as_pointer())
 
 
 def read(builder, pointer, align=1):
@@ -72,6 +92,11 @@ def call_llvm(builder, name, result, arguments):
 def call_on_vector(builder, name, vector, *arguments):
     full = f"llvm.{name}.v{vector.count}i{vector.element.width}"
     return call_llvm(builder, full, vector, list(arguments))
+
+
+def widen(builder, vector, kind):
+    """The vector's unsigned numbers in lanes of another vector type, as wide or wider."""
+    return vector if vector.type == kind else builder.zext(vector, kind)
 
 
 def shuffle(builder, left, right, places):

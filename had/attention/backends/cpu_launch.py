@@ -32,8 +32,12 @@ _LANES = 16
 _TASKS = 4  # a thread, so that the last to finish keeps nobody waiting for long
 _SMALL = 2**16  # scores below which a second thread costs more than it brings
 
-_SCORES_8, _SCORES_16 = np.empty(1, np.uint8), np.empty(1, np.uint16)
-_AS_NUMBERS = {torch.bfloat16: torch.uint16, torch.float16: torch.int16, torch.bool: torch.uint8}
+_SCORE_KINDS = np.empty(1, np.uint8), np.empty(1, np.uint16)
+_VALUE_KINDS = {
+    torch.float32: np.empty(1, np.float32),
+    torch.bfloat16: np.empty(1, np.uint16),  # numba knows neither of the two
+    torch.float16: np.empty(1, np.int16),
+}
 
 
 def pack(x: Tensor) -> Tensor:
@@ -42,7 +46,7 @@ def pack(x: Tensor) -> Tensor:
     x = x if x.stride(-1) == 1 else x.contiguous()
     rows = math.prod(x.shape[:3])
     words = torch.empty(*x.shape[:3], words_for(x.shape[3]), dtype=torch.int32)
-    source, target, strides = _flat(x), _flat(words), _strides(x)
+    source, target, strides = x.data_ptr(), words.data_ptr(), x.stride()[:3]
     shape = tuple(x.shape[1:])
 
     def task(first: int, last: int) -> None:
@@ -54,56 +58,48 @@ def pack(x: Tensor) -> Tensor:
 
 def attend(call: PackedCall) -> Tensor:
     """Attention of a call on CPU tensors; (B, H, T, V) in value's dtype."""
-    batch, heads, queries, words = call.query.shape
-    groups, keys, width = call.value.shape[1:]
+    batch, heads, queries, _ = call.query.shape
+    keys, width = call.value.shape[2:]
     value = call.value if width >= _LANES else pad(call.value, (0, _LANES - width))
-    value = value if value.stride(-1) == 1 else value.contiguous()
-    query, key = (x if x.stride(-1) == 1 else x.contiguous() for x in (call.query, call.key))
+    value = value if value.stride(3) == 1 else value.contiguous()
+    query, key = (x if x.stride(3) == 1 else x.contiguous() for x in (call.query, call.key))
     output = torch.empty(batch, heads, queries, value.shape[3])
     if not output.numel() or not keys:
         return call.value.new_zeros(batch, heads, queries, width)
     bits, need, used, room = _bits(call.mask, keys, call.n)
     table, table_strides = _table(call.gain, call.head_dim)
-    rows = max(4, min(32, _SCORES // (-(-keys // _BLOCK) * _BLOCK) // 4 * 4))
-    rows = min(rows, heads // groups * queries)
-    plan = cpu_rows.Plan(
-        *(heads, groups, queries, keys, words, value.shape[3], call.head_dim + 1, rows, room),
-        *(_strides(query), _strides(key), _strides(value)),
-        *(_mask_strides(call.mask), table_strides),
-    )
-    kind = _SCORES_8 if call.head_dim <= _BYTE_LEVELS else _SCORES_16
-    arrays = (_flat(query), _flat(key), _flat(value), _flat(output))
-    rest = (bits, need, used, table, plan, kind)
+    strides = query.stride()[:3] + key.stride()[:3] + value.stride()[:3]
+    strides += _mask_strides(call.mask) + table_strides
+    plan, units = _plan(query.shape, value.shape, call.head_dim, room, strides)
+    kinds = _VALUE_KINDS[value.dtype], _SCORE_KINDS[call.head_dim > _BYTE_LEVELS]
+    tensors = query, key, value, output, bits, need, used, table
+    addresses = [x.data_ptr() for x in tensors]
 
     def task(first: int, last: int) -> None:
-        cpu_rows.attend(*arrays, *rest, first, last)
+        cpu_rows.attend(*addresses, plan, *kinds, first, last)
 
-    units = batch * groups * -(-heads // groups * queries // rows)
     _spread(task, units, cost=batch * heads * queries * keys)
     output = output if width >= _LANES else output[..., :width]
     # Even a conversion to the same type costs as much as the attention of a short row.
     return output if output.dtype == call.value.dtype else output.to(call.value.dtype)
 
 
-def _strides(x: Tensor) -> tuple[int, int, int]:
-    batch, head, row, _ = x.stride()
-    return batch, head, row
+@lru_cache(maxsize=1024)
+def _plan(
+    query: torch.Size, value: torch.Size, head_dim: int, room: int, strides: tuple[int, ...]
+) -> tuple[np.ndarray, int]:
+    """A call's `cpu_rows.Plan`, as an array, and its units of work."""
+    batch, heads, queries, words = query
+    groups, keys, value_dim = value[1:]
+    together = heads // groups * queries
+    rows = max(4, min(32, _SCORES // (-(-keys // _BLOCK) * _BLOCK) // 4 * 4))
+    rows = min(rows, together)
+    sizes = (heads, groups, queries, keys, words, value_dim, head_dim + 1, rows, room)
+    plan = np.array(cpu_rows.Plan(*sizes, *strides), np.int64)
+    return plan, batch * groups * -(-together // rows)
 
 
-def _flat(x: Tensor) -> np.ndarray:
-    """The memory that a tensor spans, from its first element on, as a contiguous array."""
-    x = x.detach() if x.requires_grad else x
-    numbers = _AS_NUMBERS.get(x.dtype)
-    x = x if numbers is None else x.view(numbers)
-    if x.is_contiguous():
-        return x.numpy().reshape(-1)
-    reach = ((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
-    return x.as_strided((1 + sum(reach),), (1,)).numpy()
-
-
-def _bits(
-    mask: Tensor | None, keys: int, n: TopN
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def _bits(mask: Tensor | None, keys: int, n: TopN) -> tuple[Tensor, Tensor, Tensor, int]:
     """A mask's distinct rows as bits; keys to keep and blocks in use of each; most keys to keep."""
     if mask is None:
         return _all_keys(keys, n)
@@ -112,19 +108,20 @@ def _bits(
 
 
 @lru_cache(maxsize=256, typed=True)  # n = 1 is one key, n = 1.0 all of them
-def _all_keys(keys: int, n: TopN) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def _all_keys(keys: int, n: TopN) -> tuple[Tensor, Tensor, Tensor, int]:
     return _pack_rows(torch.ones(1, 1, 1, keys, dtype=torch.bool), n)
 
 
-def _pack_rows(mask: Tensor, n: TopN) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def _pack_rows(mask: Tensor, n: TopN) -> tuple[Tensor, Tensor, Tensor, int]:
     keys = mask.shape[3]
     rows = math.prod(mask.shape[:3])
-    bits = np.empty(rows * -(-keys // _BLOCK), np.uint64)
-    allowed = torch.empty(rows, dtype=torch.int64)
-    used = np.empty(rows, np.int64)
-    cpu_rows.pack_mask(_flat(mask), keys, bits, allowed.numpy(), used)
+    bits, allowed, used = (
+        torch.empty(size, dtype=torch.int64) for size in (rows * -(-keys // _BLOCK), rows, rows)
+    )
+    results = (x.data_ptr() for x in (bits, allowed, used))
+    cpu_rows.pack_mask(mask.data_ptr(), rows, keys, *results)
     need = keys_to_keep(n, allowed)
-    return bits, need.numpy(), used, int(need.max())
+    return bits, need, used, int(need.max())
 
 
 def _distinct(mask: Tensor) -> Tensor:
@@ -143,7 +140,7 @@ def _mask_strides(mask: Tensor | None) -> tuple[int, int, int]:
     return heads * queries * (batch > 1), queries * (heads > 1), int(queries > 1)
 
 
-def _table(gain: Tensor | float, head_dim: int) -> tuple[np.ndarray, tuple[int, int]]:
+def _table(gain: Tensor | float, head_dim: int) -> tuple[Tensor, tuple[int, int]]:
     """exp(-2 gain m) for m = 0 .. head_dim bits fewer than the best key's; strides of its rows."""
     if not isinstance(gain, Tensor) or gain.numel() == 1:
         return _table_of(float(gain), head_dim), (0, 0)
@@ -151,12 +148,12 @@ def _table(gain: Tensor | float, head_dim: int) -> tuple[np.ndarray, tuple[int, 
     gain = gain.detach().float()
     gain = gain.expand((1,) * (4 - gain.dim()) + gain.shape)
     batch, heads = gain.shape[:2]
-    return _flat(torch.exp(-2.0 * gain * steps)), (heads * (batch > 1), int(heads > 1))
+    return torch.exp(-2.0 * gain * steps).contiguous(), (heads * (batch > 1), int(heads > 1))
 
 
 @lru_cache(maxsize=1024)
-def _table_of(gain: float, head_dim: int) -> np.ndarray:
-    return torch.exp(-2.0 * gain * torch.arange(head_dim + 1, dtype=torch.float32)).numpy()
+def _table_of(gain: float, head_dim: int) -> Tensor:
+    return torch.exp(-2.0 * gain * torch.arange(head_dim + 1, dtype=torch.float32))
 
 
 def _spread(task: Callable[[int, int], None], units: int, cost: int) -> None:

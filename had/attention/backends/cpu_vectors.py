@@ -25,45 +25,46 @@ from had.attention.backends.cpu_emit import (
     read,
     scores_of,
     spread_scalar,
+    widen,
 )
 
 _FUSED = ("contract",)  # a multiplication and an addition may become one instruction
 
 
 @intrinsic
-def load(typing, array, index):
-    """64 elements of a uint8 or uint16 array from `index` on."""
-    vector = scores_of(array.dtype)
+def load(typing, memory, index):
+    """64 elements, uint8 or uint16, from `index` on."""
+    vector = scores_of(memory.dtype)
 
     def generate(context, builder, signature, arguments):
-        pointer = pointer_to(context, builder, array, *arguments, vector.ir)
+        pointer = pointer_to(builder, *arguments, vector.ir)
         return read(builder, pointer)
 
-    return vector(array, types.intp), generate
+    return vector(memory, types.intp), generate
 
 
 @intrinsic
-def store(typing, array, index, vector):
-    """Write a vector's lanes to the array from `index` on."""
+def store(typing, memory, index, vector):
+    """Write a vector's lanes from `index` on."""
 
     def generate(context, builder, signature, arguments):
         source, position, value = arguments
-        pointer = pointer_to(context, builder, array, source, position, vector.ir)
+        pointer = pointer_to(builder, source, position, vector.ir)
         builder.store(value, pointer).align = 1
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, vector), generate
+    return types.void(memory, types.intp, vector), generate
 
 
 @intrinsic
-def splat(typing, array, scalar):
-    """The scalar in 64 lanes of the array's element type."""
-    vector = scores_of(array.dtype)
+def splat(typing, memory, scalar):
+    """The scalar in 64 lanes of the type that the pointer is to."""
+    vector = scores_of(memory.dtype)
 
     def generate(context, builder, signature, arguments):
         return spread_scalar(builder, builder.trunc(arguments[1], vector.ir.element), KEYS)
 
-    return vector(array, types.int64), generate
+    return vector(memory, types.int64), generate
 
 
 @intrinsic
@@ -83,8 +84,7 @@ def add_differences(typing, total, key, query):
     def generate(context, builder, signature, arguments):
         before, x, y = arguments
         count = call_on_vector(builder, "ctpop", key.ir, builder.xor(x, y))
-        wide = count if total.ir == key.ir else builder.zext(count, total.ir)
-        return builder.add(before, wide)
+        return builder.add(before, widen(builder, count, total.ir))
 
     return total(total, key, query), generate
 
@@ -134,18 +134,6 @@ def at_least(typing, vector, level):
 
 
 @intrinsic
-def item(typing, array, index):
-    """One element; unlike `array[index]` it never counts from the end, which would cost a test."""
-
-    def generate(context, builder, signature, arguments):
-        source, position = arguments
-        data = context.make_array(array)(context, builder, source).data
-        return builder.load(builder.gep(data, [position]))
-
-    return array.dtype(array, types.intp), generate
-
-
-@intrinsic
 def no_floats(typing):
     """16 zeros."""
 
@@ -156,29 +144,29 @@ def no_floats(typing):
 
 
 @intrinsic
-def add_scaled(typing, total, factor, array, index):
-    """total + factor * 16 numbers of the array from `index` on.
+def add_scaled(typing, total, factor, memory, index):
+    """total + factor * 16 numbers from `index` on.
 
     bfloat16 travels as uint16 and float16 as int16, since numba knows neither.
     """
 
     def generate(context, builder, signature, arguments):
         before, scalar, source, position = arguments
-        values = _as_floats(context, builder, array, source, position)
+        values = _as_floats(builder, memory, source, position)
         product = builder.fmul(spread_scalar(builder, scalar, FLOAT_LANES), values, flags=_FUSED)
         return builder.fadd(before, product, flags=_FUSED)
 
-    return FLOATS(FLOATS, types.float32, array, types.intp), generate
+    return FLOATS(FLOATS, types.float32, memory, types.intp), generate
 
 
-def _as_floats(context, builder, array, source, position):
+def _as_floats(builder, memory, source, position):
     """16 float32 from an array of float32, bfloat16 bits (uint16) or float16 bits (int16)."""
-    if array.dtype == types.float32:
-        return read(builder, pointer_to(context, builder, array, source, position, FLOATS.ir), 4)
+    if memory.dtype == types.float32:
+        return read(builder, pointer_to(builder, source, position, FLOATS.ir), 4)
     half = ir.VectorType(INT16, FLOAT_LANES)
     words = ir.VectorType(INT32, FLOAT_LANES)
-    narrow = read(builder, pointer_to(context, builder, array, source, position, half), 2)
-    if array.dtype == types.uint16:
+    narrow = read(builder, pointer_to(builder, source, position, half), 2)
+    if memory.dtype == types.uint16:
         places = ir.Constant(words, [16] * FLOAT_LANES)
         return builder.bitcast(builder.shl(builder.zext(narrow, words), places), FLOATS.ir)
     return _half_to_float(builder, builder.zext(narrow, words))
@@ -204,15 +192,15 @@ def _half_to_float(builder, bits):
 
 
 @intrinsic
-def store_scaled(typing, array, index, factor, vector):
-    """Write factor * vector to a float32 array from `index` on."""
+def store_scaled(typing, memory, index, factor, vector):
+    """Write factor * vector, float32, from `index` on."""
 
     def generate(context, builder, signature, arguments):
         target, position, scalar, value = arguments
-        pointer = pointer_to(context, builder, array, target, position, FLOATS.ir)
+        pointer = pointer_to(builder, target, position, FLOATS.ir)
         builder.store(
             builder.fmul(spread_scalar(builder, scalar, FLOAT_LANES), value), pointer
         ).align = 4
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, types.float32, FLOATS), generate
+    return types.void(memory, types.intp, types.float32, FLOATS), generate
