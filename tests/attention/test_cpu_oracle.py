@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -129,6 +130,25 @@ def test_grouped_queries_and_gains_by_head(queries: int, heads: tuple[int, int])
     for shape in ((), (1,), (heads[0], 1, 1), (2, 1, 1, 1), (2, heads[0], 1, 1)):
         gain = torch.rand(shape, generator=torch.Generator().manual_seed(6)) + 0.05
         check(AttentionCall(query, key, value, 20, gain, signs=True))
+
+
+@pytest.mark.parametrize("width", [40, 64, 128])
+@pytest.mark.parametrize("queries", [1, 3, 8, 9])
+def test_few_queries_score_whole_words(queries: int, width: int) -> None:
+    """Few queries count bits of adjacent keys by the word, of keys that lie apart by planes."""
+    query, key, value = signs(1, 2, queries, width), signs(1, 2, 333, width, seed=1), torch.eye(333)
+    check_kept_keys(query, key, 50, normal(queries, 333) > -0.5)
+    call = packed(AttentionCall(query, key, value.expand(1, 2, 333, 333), 50, 0.02, signs=True))
+    apart = torch.nn.functional.pad(call.key, (0, 1))[..., : call.key.shape[3]]
+    assert torch.equal(CPU.attend_packed(call), CPU.attend_packed(replace(call, key=apart)))
+
+
+def test_keys_beyond_the_last_are_not_read() -> None:
+    """The same keys at the end of a buffer, and before others that would win."""
+    query, key = signs(1, 1, 1, 64), signs(1, 1, 130, 64, seed=1)
+    call = packed(AttentionCall(query, key, normal(1, 1, 130, 16), 5, 0.1, signs=True))
+    longer = torch.cat([call.key, call.query.expand(1, 1, 62, 2)], 2)[:, :, :130]
+    assert torch.equal(CPU.attend_packed(call), CPU.attend_packed(replace(call, key=longer)))
 
 
 @pytest.mark.parametrize("width", [1, 5, 16, 20, 64, 72, 80, 128, 200])

@@ -1,6 +1,6 @@
 """Backend for inference on CPUs: signs as bits, selection by counting, a sparse average.
 
-Kernels are compiled on first use (`cpu_kernels`), for the instruction set of the machine, and kept
+Kernels are compiled on first use (`cpu_rows`), for the instruction set of the machine, and kept
 on disk. They select the oracle's keys and differ from it in the rounding of float32 alone.
 """
 

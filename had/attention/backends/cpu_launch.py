@@ -24,6 +24,7 @@ from had.attention.functional import TopN, keys_to_keep
 apply_target()  # before numba compiles anything
 
 from had.attention.backends import cpu_rows  # noqa: E402
+from had.attention.backends.cpu_plan import Plan  # noqa: E402
 
 _BLOCK = 64
 _SCORES = 2**16  # bytes of scores that one unit of work holds, about what a fast cache has room for
@@ -88,14 +89,14 @@ def attend(call: PackedCall) -> Tensor:
 def _plan(
     query: torch.Size, value: torch.Size, head_dim: int, room: int, strides: tuple[int, ...]
 ) -> tuple[np.ndarray, int]:
-    """A call's `cpu_rows.Plan`, as an array, and its units of work."""
+    """A call's `Plan`, as an array, and its units of work."""
     batch, heads, queries, words = query
     groups, keys, value_dim = value[1:]
     together = heads // groups * queries
     rows = max(4, min(32, _SCORES // (-(-keys // _BLOCK) * _BLOCK) // 4 * 4))
     rows = min(rows, together)
     sizes = (heads, groups, queries, keys, words, value_dim, head_dim + 1, rows, room)
-    plan = np.array(cpu_rows.Plan(*sizes, *strides), np.int64)
+    plan = np.array(Plan(*sizes, *strides), np.int64)
     return plan, batch * groups * -(-together // rows)
 
 
