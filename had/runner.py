@@ -28,7 +28,7 @@ from had.distill.teacher import TeacherCache, teacher_fingerprint
 from had.errors import HadError
 from had.lightning.data import ShuffledBatches, evaluation_loader, training_loader
 from had.lightning.fit import Phase, check_resume, device, evaluate, fit, precision
-from had.lightning.loggers import log_final, open_loggers
+from had.lightning.loggers import log_final, log_in, open_loggers
 from had.lightning.module import DistillationModule
 from had.models.convert import binarize, record_attention
 from had.models.source import ModelSource
@@ -88,10 +88,12 @@ def run(
         The content of metrics.json.
 
     Raises:
-        HadError: the configuration, the data or the weights cannot be used; nothing was trained.
+        HadError: the configuration, the data or the weights cannot be used, or a logger not without
+            a login; nothing was trained.
         Interrupted: a signal ended training, a checkpoint is on disk.
     """
     check(cfg)
+    log_in(cfg)
     settings = to_dataclasses(cfg)
     started = time.perf_counter()
     given = inputs(cfg)

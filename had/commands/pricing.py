@@ -10,8 +10,10 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from had.config.rules import Rule, Values, at, head_widths, limits, minimum_of_a_share, modality
+from had.config.limits import limits
+from had.config.rules import head_widths, minimum_of_a_share, modality
 from had.config.validate import refused_by_hardware
+from had.config.values import Rule, Values, at
 from had.errors import HadError
 from had.hardware.cost import CostCase
 from had.hardware.geometry import amend, read_config, read_geometry

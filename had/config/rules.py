@@ -1,135 +1,24 @@
-"""The cross-field rules: what types cannot say.
+"""The cross-field rules: what types cannot say, nor a key's limits.
 
-A rule takes the resolved values and yields one sentence for each violation: the key, the value and
-the way out. A value that is missing or of the wrong type is reported elsewhere; rules skip it.
+A value that is missing or of the wrong type is reported elsewhere; rules skip it. Those of sweeps
+are in `had.config.sweep_rules`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from math import isclose
 from pathlib import Path
-from typing import Any
 
-from omegaconf import MISSING
-
-from had.config import BACKENDS, DECAYS, FINAL_RELAXATIONS, RELAXATIONS, SCALES, WEIGHTINGS
+from had.config import RELAXATIONS
+from had.config.limits import SCHEDULES, limits
+from had.config.values import Rule, Values, at
 from had.config.wording import one_of
 from had.paths import looks_like_path
-
-Values = dict[str, Any]
-Rule = Callable[[Values], Iterable[str]]
-
-ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
-PRECISIONS = (
-    *("32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true"),
-    *("32", "bf16", "16", "64", "transformer-engine", "transformer-engine-float16"),
-)
-SCHEDULES = ("schedule", "finetune")
 
 _SHARE_TOLERANCE = 1e-6  # shares are decimals that people add up
 _ANNEALED = ("soft", "sharp")  # relaxations with a sharpness c
 _WIDTHS = (("embed_dim", "num_heads"), ("hidden_size", "num_attention_heads"))
-_DISTRIBUTED = ("ddp", "fsdp", "deepspeed", "had.lightning.sharding.")
-
-
-def at(values: Values, key: str) -> Any:
-    """The value at a dotted key; None where there is none."""
-    node: Any = values
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return None if node == MISSING else node
-
-
-@dataclass(frozen=True)
-class Limit:
-    """What one key's value must satisfy.
-
-    Attributes:
-        key: dotted.
-        holds: whether a value will do; only asked about values that are not null.
-        advice: the sentence after the value; called with it.
-    """
-
-    key: str
-    holds: Callable[[Any], bool]
-    advice: Callable[[Any], str]
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def at_least(key: str, least: float) -> Limit:
-    """A number that is at least so much."""
-    return Limit(key, lambda v: not _number(v) or v >= least, lambda v: f"must be {least} or more")
-
-
-def above_zero(key: str, advice: str = "must be greater than 0") -> Limit:
-    """A number greater than zero."""
-    return Limit(key, lambda v: not _number(v) or v > 0, lambda v: advice)
-
-
-def share(key: str) -> Limit:
-    """A number between 0 and 1."""
-    return Limit(key, lambda v: 0 <= v <= 1, lambda v: "must be a share between 0 and 1")
-
-
-def named(key: str, names: tuple[str, ...]) -> Limit:
-    """One of a few names."""
-    return Limit(key, lambda v: str(v) in names, lambda v: f"must be {one_of(v, names)}")
-
-
-def _is_topn(n: Any) -> bool:
-    if isinstance(n, bool) or not _number(n):
-        return False
-    return n >= 1 if isinstance(n, int) else 0 < n <= 1
-
-
-def _schedule_limits(name: str) -> list[Limit]:
-    return [
-        above_zero(f"{name}.epochs", "must be greater than 0 (see task.epochs)"),
-        above_zero(
-            f"{name}.learning_rate", "must be greater than 0 (it follows task.learning_rate)"
-        ),
-        above_zero(f"{name}.epochs_factor"),
-        above_zero(f"{name}.learning_rate_factor"),
-        share(f"{name}.warmup"),
-        share(f"{name}.final_factor"),
-        at_least(f"{name}.weight_decay", 0),
-        named(f"{name}.decay", DECAYS),
-    ]
-
-
-LIMITS = (
-    Limit(
-        "sparsity.n",
-        _is_topn,
-        lambda n: "must be an integer of 1 or more, or a fraction in (0, 1] of the keys in view",
-    ),
-    at_least("sparsity.minimum", 1),
-    named("backend", BACKENDS),
-    named("binarization.scale", SCALES),
-    named("binarization.relaxation", FINAL_RELAXATIONS),
-    named("binarization.weights", WEIGHTINGS),
-    above_zero("binarization.ste_clip", "must be greater than 0, or null for no clip"),
-    at_least("binarization.calibration_batches", 1),
-    *(limit for name in SCHEDULES for limit in _schedule_limits(name)),
-    named("trainer.accelerator", ACCELERATORS),
-    named("trainer.precision", PRECISIONS),
-    at_least("trainer.accumulate_grad_batches", 1),
-    at_least("callbacks.checkpoints.every_n_steps", 1),
-    at_least("callbacks.checkpoints.keep", 1),
-    at_least("seed", 0),
-)
-
-
-def limits(values: Values) -> Iterator[str]:
-    for limit in LIMITS:
-        value = at(values, limit.key)
-        if value is not None and not limit.holds(value):
-            yield f"{limit.key}={value}: {limit.advice(value)}"
 
 
 def minimum_of_a_share(values: Values) -> Iterator[str]:
@@ -266,62 +155,7 @@ def resume(values: Values) -> Iterator[str]:
         yield f"resume={place}: there is no such file or directory; give one, auto, or null"
 
 
-def own_checkpoints(values: Values) -> Iterator[str]:
-    """A sweep's jobs cannot all continue the same run."""
-    if (place := at(values, "resume")) not in (None, "auto"):
-        yield (
-            f"resume={place}: all jobs of a sweep (-m) would continue this one run; with "
-            "resume=auto each continues in its own directory"
-        )
-
-
-def one_job_at_a_time(values: Values) -> Iterator[str]:
-    """Resuming is for one run, or for jobs that a launcher starts again in their directories."""
-    if at(values, "resume") == "auto":
-        yield (
-            "resume=auto: a sweep (-m) cannot be resumed in one process; resume its runs one by "
-            "one, or use had sweep, which continues by itself"
-        )
-
-
-def one_device_a_job(values: Values) -> Iterator[str]:
-    """The processes of one job would each walk through the whole sweep."""
-    devices, strategy = at(values, "trainer.devices"), at(values, "trainer.strategy")
-    strategy = at(strategy, "_target_") if isinstance(strategy, dict) else str(strategy)
-    if _several(devices) or strategy.startswith(_DISTRIBUTED):
-        yield (
-            f"trainer.devices={devices}, trainer.strategy={strategy}: a job of a sweep (-m) on "
-            "this machine runs on one device; start the jobs one by one, use "
-            "hydra/launcher=submitit_slurm, or set trainer.devices=1 trainer.strategy=auto"
-        )
-
-
-def a_number_of_devices(values: Values) -> Iterator[str]:
-    """Slurm starts a task for each device, before anybody has counted them."""
-    devices = at(values, "trainer.devices")
-    if not (isinstance(devices, int) and devices >= 1):
-        yield (
-            f"trainer.devices={devices}: Slurm is asked for a task for each device of a node, so "
-            "it must be their number, as in trainer.devices=4"
-        )
-
-
-def _several(devices: Any) -> bool:
-    if isinstance(devices, list):
-        return len(devices) > 1
-    return str(devices) == "-1" or (str(devices).isdecimal() and int(devices) > 1)
-
-
 RULES: tuple[Rule, ...] = (
     *(limits, minimum_of_a_share, stages, shares, teacherless),
     *(head_widths, modality, model_directory, teacher, unlabelled, resume),
 )
-SWEEP_RULES: tuple[Rule, ...] = (own_checkpoints,)
-BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-_SUBMITIT = "hydra_plugins.hydra_submitit_launcher.submitit_launcher"
-LAUNCHER_RULES: dict[str, tuple[Rule, ...]] = {
-    BASIC_LAUNCHER: (one_job_at_a_time, one_device_a_job),
-    f"{_SUBMITIT}.LocalLauncher": (one_device_a_job,),
-    f"{_SUBMITIT}.SlurmLauncher": (a_number_of_devices,),
-}
-"""What a sweep's launcher, by its `_target_`, cannot do."""

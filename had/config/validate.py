@@ -1,7 +1,8 @@
 """Everything that is wrong with a composed configuration, found before anything is touched.
 
 Checked are values that are missing or cannot be resolved, the types of the typed groups, the keys
-of every `_target_` against its signature, the rules of `had.config.rules`, and the task's own.
+of every `_target_` against its signature, the rules of `had.config.rules` and `sweep_rules`, and
+the task's own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from had.build import build
 from had.config import TYPED_GROUPS, TrainConfig
 from had.config.binding import misfits, targets
-from had.config.rules import BASIC_LAUNCHER, LAUNCHER_RULES, RULES, SWEEP_RULES, Rule, Values
+from had.config.rules import RULES
+from had.config.sweep_rules import BASIC_LAUNCHER, LAUNCHER_RULES, SWEEP_RULES
+from had.config.values import Rule, Values
 from had.config.wording import nearest, numbered
 from had.errors import HadError
 from had.hardware.spec import load_accelerator

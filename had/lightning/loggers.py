@@ -8,9 +8,43 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from had.build import build_all
+from had.errors import HadError
 from had.lightning.fit import Interrupted
+
+_WITHOUT_SERVER = ("offline", "dryrun", "disabled")  # modes of W&B
+
+
+@rank_zero_only
+def log_in(cfg: DictConfig) -> None:
+    """Log in where a logger will need it: W&B would find out only after all data are loaded.
+
+    Nothing is sent. In a terminal W&B asks for the key.
+
+    Raises:
+        HadError: there are no credentials.
+    """
+    for name, node in (cfg.logger or {}).items():
+        if node and node.get("_target_", "").endswith(".WandbLogger") and _needs_server(node):
+            _log_in_to_wandb(name)
+
+
+def _needs_server(node: DictConfig) -> bool:
+    return node.get("mode") not in _WITHOUT_SERVER and not node.get("offline")
+
+
+def _log_in_to_wandb(name: str) -> None:
+    import wandb
+
+    try:
+        wandb.login()
+    except wandb.errors.UsageError as error:
+        raise HadError(
+            f"logger={name}: {error} Run `wandb login`, set WANDB_API_KEY, or keep the run on this "
+            "machine with logger=wandb_offline"
+        ) from error
 
 
 @contextmanager

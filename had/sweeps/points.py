@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from had.config import register
 from had.config.composing import Composer, axes, further_settings
 from had.config.preflight import REFUSALS, inspect, open_hydra
-from had.config.rules import SWEEP_RULES, one_device_a_job
+from had.config.sweep_rules import SWEEP_RULES, one_device_a_job
 from had.config.validate import validate
 from had.config.wording import numbered
 from had.errors import HadError

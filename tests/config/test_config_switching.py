@@ -9,7 +9,7 @@ from had.attention.binarize import RELAXATIONS, SCALES
 from had.config import RELAXATIONS as RELAXATION_NAMES
 from had.config import SCALES as SCALE_NAMES
 from had.config import StageWeights, to_dataclasses
-from had.config.rules import PRECISIONS
+from had.config.limits import PRECISIONS
 
 
 @pytest.mark.parametrize(
