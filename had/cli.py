@@ -117,7 +117,7 @@ def evaluate(argv: Sequence[str]) -> int:
     parser.add_argument("run_dir", type=Path, help="a directory that had train has written")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from had.runner import evaluate_run
+    from had.finished_run import evaluate_run
 
     evaluate_run(arguments.run_dir)
     return 0

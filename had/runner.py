@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
-from torch import Tensor, nn
+from torch import nn
 
 from had.build import build
 from had.config import Settings, to_dataclasses
@@ -26,24 +24,23 @@ from had.distill.agreement import attention_agreement
 from had.distill.pair import Alone, TeacherStudent
 from had.distill.teacher import TeacherCache, teacher_fingerprint
 from had.errors import HadError
-from had.lightning.data import ShuffledBatches, evaluation_loader, training_loader
 from had.lightning.fit import Phase, check_resume, device, evaluate, fit, precision
+from had.lightning.inputs import calibration_inputs, evaluation_inputs
 from had.lightning.loggers import log_final, log_in, open_loggers
 from had.lightning.module import DistillationModule
 from had.models.convert import binarize, record_attention
 from had.models.source import ModelSource
-from had.models.storage import STUDENT, load_student, save
+from had.models.storage import STUDENT, save
 from had.results.measures import METRIC
 from had.results.record import METRICS, environment, write_json
 from had.results.records import RECORD
 from had.results.tables import cost_table, run_table, show
-from had.tasks.base import Batch, Task, TaskData
+from had.tasks.base import Task, TaskData
 
 log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 TEACHER = "teacher.json"  # names the teacher's directory or Hub id
-_LOOKED_AT = 4  # evaluation batches, of the size trained with: enough for means over their rows
 
 
 @dataclass(frozen=True)
@@ -130,51 +127,6 @@ def run(
     return metrics
 
 
-def evaluate_run(directory: Path) -> dict[str, float]:
-    """Evaluate the student of a finished run again; its teacher's figures come from the record.
-
-    Args:
-        directory: a run directory; nothing in it is changed.
-
-    Returns:
-        `student/<metric>`, `teacher/<metric>` and the costs.
-
-    Raises:
-        HadError: the directory is no finished run.
-    """
-    student, phase = _reopened(directory)
-    metrics = evaluate(phase, phase.module(Alone(student)))
-    record = json.loads((directory / METRICS).read_text())
-    metrics |= {name: value for name, value in record.items() if name.startswith("teacher/")}
-    _show(phase.cfg, phase.task, metrics)
-    return metrics
-
-
-def student_and_inputs(directory: Path) -> tuple[nn.Module, Iterator[dict[str, Tensor]]]:
-    """The student of a finished run, and its first evaluation examples, on one device.
-
-    Raises:
-        HadError: the directory is no finished run, or its data are not there.
-    """
-    student, phase = _reopened(directory)
-    return student.to(device(phase.cfg)), _evaluation_inputs(phase)
-
-
-def _reopened(directory: Path) -> tuple[nn.Module, Phase]:
-    """The student of a finished run, and what evaluating it needs."""
-    if not (directory / METRICS).is_file():
-        raise HadError(f"{directory}: not a finished run, it has no {METRICS}")
-    cfg = OmegaConf.load(directory / CONFIG)
-    cfg.run_dir = str(directory)
-    # Several processes would each evaluate all of it.
-    cfg.trainer.update(devices=1, strategy="auto", num_nodes=1)
-    student = load_student(directory / STUDENT, trust_remote_code=cfg.model.trust_remote_code)
-    task: Task = build(cfg.task)
-    kept = build(cfg.model).at(str(directory / STUDENT), key=STUDENT)
-    data = task.encode(kept.preprocessor() if task.takes_preprocessor else None)
-    return student, Phase("student", cfg, task, data, to_dataclasses(cfg).schedule)
-
-
 def _check_length(task: Task, source: ModelSource) -> None:
     """Refuse examples that are longer than the model takes."""
     key, length, limit = f"task.{task.length_key}", task.positions, source.positions()
@@ -243,17 +195,9 @@ def _student(phase: Phase, settings: Settings, teacher: nn.Module) -> nn.Module:
         n=settings.sparsity.n,
         minimum=settings.sparsity.minimum,
         binarization=asdict(settings.binarization),
-        calibration=_calibration_inputs(phase, settings.binarization.calibration_batches),
+        calibration=calibration_inputs(phase, settings.binarization.calibration_batches),
         backend=phase.cfg.backend,
     )
-
-
-def _calibration_inputs(phase: Phase, count: int) -> Iterator[dict[str, Tensor]]:
-    """The first training batches' inputs, on the device; a second pass would show nothing new."""
-    train, size = phase.data.train, phase.task.batch_size
-    count = min(count, phase.batches_per_pass)
-    batches = ShuffledBatches(len(train), size, count, phase.cfg.seed)
-    return _placed(phase, training_loader(train, batches))
 
 
 def _agreement(phase: Phase, module: DistillationModule) -> dict[str, float]:
@@ -265,21 +209,7 @@ def _agreement(phase: Phase, module: DistillationModule) -> dict[str, float]:
         model.to(place).eval()  # the trainer has put the student back on the CPU
     # A teacher trained beside in mixed precision keeps its linear layers narrow.
     with torch.autocast(place.type, torch.bfloat16, enabled=mixed):
-        return attention_agreement(models, _evaluation_inputs(phase))
-
-
-def _evaluation_inputs(phase: Phase) -> Iterator[dict[str, Tensor]]:
-    """The first examples of the main evaluation set."""
-    loader = evaluation_loader(next(iter(phase.data.evaluation.values())), phase.task.batch_size)
-    return _placed(phase, islice(loader, _LOOKED_AT))
-
-
-def _placed(phase: Phase, batches: Iterable[Batch]) -> Iterator[dict[str, Tensor]]:
-    """The inputs of batches on the device, finished as in an evaluation."""
-    place = device(phase.cfg)
-    for batch in batches:
-        inputs = {name: tensor.to(place) for name, tensor in batch["inputs"].items()}
-        yield phase.data.on_device({**batch, "inputs": inputs})["inputs"]
+        return attention_agreement(models, evaluation_inputs(phase))
 
 
 def _scores(task: Task, metrics: dict[str, float]) -> dict[str, float]:
@@ -326,7 +256,7 @@ def _finish(
     save(student, directory / STUDENT, inputs.preprocessor)
     write_json(directory / METRICS, metrics)
     write_json(directory / RECORD, record)
-    _show(cfg, inputs.task, metrics)
+    show_results(cfg, inputs.task, metrics)
     log.info("run directory: %s", directory)
 
 
@@ -335,7 +265,8 @@ def _identity(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     return axes(cfg) | {"overrides": sorted(overrides)}
 
 
-def _show(cfg: DictConfig, task: Task, metrics: dict[str, float]) -> None:
+def show_results(cfg: DictConfig, task: Task, metrics: dict[str, float]) -> None:
+    """The table of a run, and what its hardware would cost."""
     n, minimum = cfg.sparsity.n, cfg.sparsity.get("minimum", 1)  # older runs had no minimum
     kept = f"N = {n}" if minimum == 1 else f"N = {n} of the keys, {minimum} at least"
     title = f"{task.name}, {cfg.model.label}, {cfg.binarization.name}, {kept}"

@@ -31,13 +31,17 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "paths", "config", "build", "hardware", "models", "tasks", "distill"),
         *("lightning", "results"),
     },
+    "finished_run": {
+        *("errors", "config", "build", "models", "tasks", "distill", "lightning", "results"),
+        "runner",
+    },
     "training": {"errors", "config", "models", "results", "runner"},
     "sweeps": {"errors", "paths", "config", "lightning", "results", "runner"},
     "commands": {
         *("errors", "paths", "config", "build", "hardware", "attention", "models", "tasks"),
-        *("results", "runner", "sweeps", "training"),
+        *("results", "runner", "finished_run", "sweeps", "training"),
     },
-    "cli": {"errors", "paths", "config", "lightning", "runner", "commands"},
+    "cli": {"errors", "paths", "config", "lightning", "runner", "finished_run", "commands"},
 }
 
 HEAVY = {"torch", "transformers", "timm", "pytorch_lightning", "torchmetrics", "triton"}

@@ -14,10 +14,10 @@ from had.attention.binarize import Scale
 from had.attention.functional import binarize
 from had.attention.module import HammingAttention, hamming_layers, real_tokens
 from had.errors import HadError
+from had.finished_run import student_and_inputs
 from had.models.family import family_of
 from had.models.storage import STUDENT, load_student
 from had.results.report.heads import Bits, Inspection, LayerHeads
-from had.runner import student_and_inputs
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 import had
 from had.cli import main
-from had.runner import evaluate_run
+from had.finished_run import evaluate_run
 from tests.integration.command_line import Ended, called
 
 TINY = (

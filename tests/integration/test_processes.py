@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from had.cli import main
+from had.finished_run import evaluate_run
 from had.lightning.data import ShuffledBatches
-from had.runner import evaluate_run
 from tests.integration import material
 from tests.integration.command_line import command, overrides, variables
 
