@@ -24,7 +24,7 @@ def log_in(cfg: DictConfig) -> None:
     Nothing is sent. In a terminal W&B asks for the key.
 
     Raises:
-        HadError: there are no credentials.
+        HadError: there are no credentials, or W&B is not installed.
     """
     for name, node in (cfg.logger or {}).items():
         if node and node.get("_target_", "").endswith(".WandbLogger") and _needs_server(node):
@@ -36,8 +36,10 @@ def _needs_server(node: DictConfig) -> bool:
 
 
 def _log_in_to_wandb(name: str) -> None:
-    import wandb
-
+    try:
+        import wandb
+    except ImportError as error:
+        raise HadError(f"logger={name}: {error}; pip install wandb, or logger=csv") from error
     try:
         wandb.login()
     except wandb.errors.UsageError as error:
