@@ -114,7 +114,8 @@ def run(
             "student", cfg, task, data, settings.schedule, settings.binarization.ste_clip, loggers
         )
         student = _student(learn, settings, teacher)
-        module = learn.module(TeacherStudent(record_attention(teacher), student))
+        stride = settings.schedule.attention_stride
+        module = learn.module(TeacherStudent(record_attention(teacher), student, stride))
         speed = fit(learn, module)
         distilled = time.perf_counter()
         metrics = evaluate(learn, module)

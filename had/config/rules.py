@@ -98,6 +98,7 @@ def _schedule_limits(name: str) -> list[Limit]:
         share(f"{name}.warmup"),
         share(f"{name}.final_factor"),
         at_least(f"{name}.weight_decay", 0),
+        at_least(f"{name}.attention_stride", 1),
         named(f"{name}.decay", DECAYS),
     ]
 

@@ -25,7 +25,16 @@ FINAL_RELAXATIONS = ("sign", "identity")
 WEIGHTINGS = ("softmax", "binary")
 SCALES = ("frozen_sigma", "head_scale", "mean_abs")
 DECAYS = ("linear", "cosine", "constant")
-BACKENDS = ("auto", "cuda_decode", "triton_decode", "triton", "cpu", "eager", "reference")
+BACKENDS = (
+    "auto",
+    "cuda_decode",
+    "triton_decode",
+    "triton",
+    "triton_levels",
+    "cpu",
+    "eager",
+    "reference",
+)
 NAMES = ("RELAXATIONS", "FINAL_RELAXATIONS", "WEIGHTINGS", "SCALES", "DECAYS", "BACKENDS")
 
 
@@ -86,6 +95,7 @@ class ScheduleConfig:
         final_factor: where the decay ends, times the peak.
         weight_decay: of AdamW.
         dropout: whether the model's dropout is active.
+        attention_stride: the attention loss compares every so-manieth query; 1: all of them.
         stages: in order; none means no training.
     """
 
@@ -99,6 +109,7 @@ class ScheduleConfig:
     final_factor: float = 0.0
     weight_decay: float = 0.0
     dropout: bool = False
+    attention_stride: int = 1
     stages: list[StageConfig] = field(default_factory=list)
 
 

@@ -11,6 +11,7 @@ from had.attention.backends.cpu import CpuBackend
 from had.attention.backends.cuda_decode import CudaDecodeBackend
 from had.attention.backends.eager import EagerBackend, ReferenceBackend
 from had.attention.backends.triton_decode import TritonDecodeBackend
+from had.attention.backends.triton_levels import TritonLevelsBackend
 from had.attention.backends.triton_rows import TritonRowsBackend
 
 __all__ = [
@@ -30,6 +31,7 @@ BACKENDS: dict[str, Backend] = {
         CudaDecodeBackend(),
         TritonDecodeBackend(),
         TritonRowsBackend(),
+        TritonLevelsBackend(),
         CpuBackend(),
         EagerBackend(),
         ReferenceBackend(),

@@ -14,6 +14,25 @@ from had.attention.functional import TopN
 
 
 @dataclass(frozen=True)
+class ExactKeys:
+    """Keys that are scored in full precision and always kept; see `functional.always_kept`.
+
+    Attributes:
+        query: (B, H, T, D), full precision.
+        key: (B, G, S, D), likewise.
+        gain: factor of their dot product.
+        recent: the last so many keys of a row.
+        first: the first so many.
+    """
+
+    query: Tensor
+    key: Tensor
+    gain: float
+    recent: int
+    first: int
+
+
+@dataclass(frozen=True)
 class AttentionCall:
     """One layer's top-N attention on queries and keys that are already binarized, or a relaxation.
 
@@ -27,6 +46,7 @@ class AttentionCall:
         bias: additive, broadcastable to (B, H, T, S); None for none.
         signs: query and key hold nothing but -1 and +1.
         weights: how kept keys weigh, a key of `had.attention.weighting.WEIGHTINGS`.
+        exact: keys that are no signs to this row; None for none.
     """
 
     query: Tensor
@@ -38,6 +58,7 @@ class AttentionCall:
     bias: Tensor | None = None
     signs: bool = False
     weights: str = "softmax"
+    exact: ExactKeys | None = None
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ class TritonRowsBackend(Backend):
     def distil(
         self, call: AttentionCall, target: AttentionTarget, real: Tensor | None
     ) -> tuple[Tensor, Tensor]:
+        if target.stride > 1:
+            return self.attend(call), EagerBackend().divergence(call, target, real)
         if not _comparable(call, target):
             return EagerBackend().distil(call, target, real)
         output, rows = _apply(call, target)
@@ -122,6 +124,7 @@ def _fits(call: AttentionCall) -> bool:
     return (
         units
         and call.weights == "softmax"
+        and call.exact is None
         and call.value.dtype in _FLOATS
         and 1 <= call.key.shape[2] <= MAX_KEYS
         and max(widths) <= _MAX_WIDTH
