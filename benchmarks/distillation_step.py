@@ -4,7 +4,7 @@
     python benchmarks/distillation_step.py --from FILE --write docs/performance.md
 
 The model is conf/model/llama_30m.yaml with random weights. A step is the teacher's forward pass,
-the student's, all losses of had_plus (attention, hidden states, outputs), backward and AdamW, as
+the student's, all losses (attention, hidden states, outputs), backward and AdamW, as
 training runs it: bfloat16 autocast, replayed as a CUDA graph where it can be. `teacher` is a step
 of the teacher's own training.
 """
@@ -49,6 +49,7 @@ class Case:
         context: tokens of a sequence.
         batch: sequences.
         kind: "teacher", or the relaxation of a student.
+        recipe: of the student, in conf/binarization.
         backend: of the student's attention.
         stride: every stride-th query row is compared.
     """
@@ -56,6 +57,7 @@ class Case:
     context: int
     batch: int
     kind: str = "sign"
+    recipe: str = "had_plus"
     backend: str = "auto"
     stride: int = 1
 
@@ -67,10 +69,11 @@ CASES = [
     Case(1024, 16),
     Case(1024, 16, stride=16),
     Case(1024, 16, backend="triton_levels", stride=16),
-    Case(4096, 4, stride=16),
+    Case(1024, 16, recipe="had_recent", stride=16),
+    Case(4096, 4, recipe="had_recent", stride=16),
+    Case(16384, 1, recipe="had_recent", stride=16),
     Case(4096, 4, backend="eager"),
-    Case(16384, 1, stride=16),
-    Case(16384, 1, backend="eager"),
+    Case(16384, 1, recipe="had_recent", backend="eager", stride=16),
 ]
 
 
@@ -104,7 +107,7 @@ class Step:
             self.weights = StageWeights(attention=0, output=0, task=1)
             return
         student = binarize(
-            copy.deepcopy(teacher), 1 / 16, "had_plus", minimum=32, backend=case.backend
+            copy.deepcopy(teacher), 1 / 16, case.recipe, minimum=32, backend=case.backend
         )
         relaxation = RELAXATIONS[case.kind](c=torch.tensor(2.0, device=device))
         set_relaxation(student, relaxation)
@@ -166,13 +169,24 @@ def _now(device: torch.device) -> float:
 
 def table(results: list[dict[str, object]]) -> str:
     """As Markdown, one row a case."""
-    head = ["context", "batch", "step", "backend", "rows compared", "ms", "tokens/s", "peak GiB"]
+    head = [
+        "context",
+        "batch",
+        "step",
+        "recipe",
+        "backend",
+        "rows compared",
+        "ms",
+        "tokens/s",
+        "peak GiB",
+    ]
     rows = []
     for each in results:
         case, student = each["case"], each["case"]["kind"] != "teacher"
         rows.append(
             [
                 *(str(case[key]) for key in ("context", "batch", "kind")),
+                case["recipe"] if student else "",
                 case["backend"] if student else "",
                 f"1 of {case['stride']}" if student else "",
                 f"{each['milliseconds']:.1f}",

@@ -116,6 +116,8 @@ LIMITS = (
     named("binarization.weights", WEIGHTINGS),
     above_zero("binarization.ste_clip", "must be greater than 0, or null for no clip"),
     at_least("binarization.calibration_batches", 1),
+    at_least("binarization.recent", 0),
+    at_least("binarization.first", 0),
     *(limit for name in SCHEDULES for limit in _schedule_limits(name)),
     named("trainer.accelerator", ACCELERATORS),
     named("trainer.precision", PRECISIONS),
@@ -139,6 +141,19 @@ def minimum_of_a_share(values: Values) -> Iterator[str]:
         yield (
             f"sparsity.minimum={minimum} goes with a fraction, and sparsity.n={n} is a number: set "
             "sparsity.n to the share of keys to keep, or sparsity.minimum=1"
+        )
+
+
+def room_for_exact_keys(values: Values) -> Iterator[str]:
+    """The keys that are kept in any case are among the N."""
+    n, minimum = at(values, "sparsity.n"), at(values, "sparsity.minimum")
+    recent, first = (at(values, f"binarization.{key}") or 0 for key in ("recent", "first"))
+    least = n if isinstance(n, int) else minimum
+    if isinstance(least, int) and recent + first > max(least, 0):
+        key = "sparsity.n" if isinstance(n, int) else "sparsity.minimum"
+        yield (
+            f"{key}={least}: binarization.recent={recent} and binarization.first={first} keys are "
+            f"among those that a query keeps; raise {key} to {recent + first} or more"
         )
 
 
@@ -314,7 +329,7 @@ def _several(devices: Any) -> bool:
 
 
 RULES: tuple[Rule, ...] = (
-    *(limits, minimum_of_a_share, stages, shares, teacherless),
+    *(limits, minimum_of_a_share, room_for_exact_keys, stages, shares, teacherless),
     *(head_widths, modality, model_directory, teacher, unlabelled, resume),
 )
 SWEEP_RULES: tuple[Rule, ...] = (own_checkpoints,)

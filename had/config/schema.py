@@ -124,6 +124,8 @@ class BinarizationConfig:
         ste_clip: the sign's gradient passes where |x| <= ste_clip * sigma; None: everywhere.
         relaxation: what the finished student computes with, one of `FINAL_RELAXATIONS`.
         weights: how kept keys weigh, one of `WEIGHTINGS`.
+        recent: keys of a query, its last ones, that stay in full precision and are always kept.
+        first: likewise its first ones.
         position_bias: whether patches of images get a learned bias of their relative positions.
     """
 
@@ -133,6 +135,8 @@ class BinarizationConfig:
     ste_clip: float | None = None
     relaxation: str = "sign"
     weights: str = "softmax"
+    recent: int = 0
+    first: int = 0
     position_bias: bool = False
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -140,8 +139,7 @@ class LanguageTask(CausalTask):
         return TaskData(train, {"": evenly_spaced(evaluation, self.eval_sequences)})
 
     def _stream(self, tokenizer: Any, documents: Sequence[Document], part: str) -> Tensor:
-        parts = [self._vocabulary.ended(tokenizer, document) for document in documents]
-        stream = torch.from_numpy(np.concatenate(parts))
+        stream = torch.from_numpy(self._vocabulary.ended(tokenizer, documents))
         if len(stream) <= self.context:
             raise HadError(
                 f"the {part} text has {len(stream)} tokens, too few for one sequence of "
