@@ -225,11 +225,9 @@ def main() -> None:
             log.warning("%s failed: %s", shrunk, str(error).partition("\n")[0])
             continue
         log.info(table(results[-1:]).splitlines()[-1])
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-    if given.out:
-        name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-        write_json(given.out, {"device": name, "torch": torch.__version__, "results": results})
+        if given.out:  # after every case: a run that is cut short leaves what it has measured
+            name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+            write_json(given.out, {"device": name, "torch": torch.__version__, "results": results})
 
 
 if __name__ == "__main__":

@@ -127,7 +127,6 @@ def attend_levels(
     seen_beyond = tl.load(beyond + needs, mask=real, other=0)
     start = (tl.min(seen_first, axis=0) // BLOCK_S) * BLOCK_S
     end = tl.max(seen_beyond, axis=0)
-    exact_best = tl.full((BLOCK_T,), NOWHERE, tl.float32)
     if exact_query is not None:
         exact_keys = head_of(exact_key, exact_key_strides, b, h // (H // G))
         exact_queries = head_of(exact_query, exact_query_strides, b, h)
@@ -137,8 +136,7 @@ def attend_levels(
     low = tl.zeros((BLOCK_T,), tl.int32)
     high = tl.full((BLOCK_T,), D + 1, tl.int32)
     more = tl.zeros((BLOCK_T,), tl.int32)  # keys at `high` and above
-    best = tl.full((BLOCK_T,), NOWHERE, tl.float32)
-    for step in tl.static_range(STEPS):
+    for _ in range(0, STEPS):
         third = (high - low + 2) // 3
         lower, upper = tl.minimum(low + third, high), tl.minimum(low + 2 * third, high)
         least, most = (2 * lower - D).to(tl.float32), (2 * upper - D).to(tl.float32)
@@ -153,23 +151,6 @@ def attend_levels(
             products = tl.where(signs, dot(q, tl.trans(k), None, "ieee"), NOWHERE)
             reach_lower += tl.sum((products >= least[:, None]).to(tl.int32), axis=1)
             reach_upper += tl.sum((products >= most[:, None]).to(tl.int32), axis=1)
-            if step == 0:
-                best = tl.maximum(best, tl.max(products, axis=1))
-                if exact_query is not None:
-                    near = holds_exact(begin, seen_first, seen_beyond, S, BLOCK_S, RECENT, FIRST)
-                    if near:
-                        logits = exact_logits(
-                            exact_q,
-                            exact_keys,
-                            exact_key_strides[2],
-                            exact_gain,
-                            exact,
-                            s,
-                            S,
-                            D,
-                            BLOCK_D,
-                        )
-                        exact_best = tl.maximum(exact_best, tl.max(logits, axis=1))
         enough_upper, enough_lower = reach_upper >= wanted, reach_lower >= wanted
         # A border that did not move between low and high tells nothing new.
         new_low = tl.where(enough_upper & (upper < high), upper, low)
@@ -185,6 +166,8 @@ def attend_levels(
     room = wanted - more
     seen = tl.zeros((BLOCK_T,), tl.int32)
     last = tl.full((BLOCK_T,), -1, tl.int32)
+    best = tl.full((BLOCK_T,), NOWHERE, tl.float32)
+    exact_best = tl.full((BLOCK_T,), NOWHERE, tl.float32)
     for begin in range(start, end, BLOCK_S):
         s = begin + tl.arange(0, BLOCK_S)
         k = load_rows(keys, key_strides[2], s, d, S, D)
@@ -197,6 +180,22 @@ def attend_levels(
         fits = (tied > 0) & (rank <= room[:, None])
         last = tl.maximum(last, tl.max(tl.where(fits, s[None, :], -1), axis=1))
         seen += tl.sum(tied, axis=1)
+        best = tl.maximum(best, tl.max(products, axis=1))
+        if exact_query is not None:
+            near = holds_exact(begin, seen_first, seen_beyond, S, BLOCK_S, RECENT, FIRST)
+            if near:
+                logits = exact_logits(
+                    exact_q,
+                    exact_keys,
+                    exact_key_strides[2],
+                    exact_gain,
+                    exact,
+                    s,
+                    S,
+                    D,
+                    BLOCK_D,
+                )
+                exact_best = tl.maximum(exact_best, tl.max(logits, axis=1))
 
     factor = tl.load(
         gain + b * gain_strides[0] + h * gain_strides[1] + t * gain_strides[2], mask=real, other=0.0
