@@ -148,10 +148,10 @@ def measure(case: Case, device: torch.device, seconds: float, layers: int | None
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
 
+    if device.type == "cuda":  # the peak is that of the steps that are captured
+        torch.cuda.reset_peak_memory_stats()
     for _ in range(4):
         once()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
     began, count = _now(device), 0
     while count < 2 or _now(device) - began < seconds:
         once()

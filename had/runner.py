@@ -119,7 +119,7 @@ def run(
         speed = fit(learn, module)
         distilled = time.perf_counter()
         metrics = evaluate(learn, module)
-        metrics |= _scores(task, metrics) | speed | _agreement(learn, module)
+        metrics |= task.compared(metrics) | speed | _agreement(learn, module)
         metrics["time/teacher_s"] = taught - started
         metrics["time/distillation_s"] = distilled - taught
         metrics["time/total_s"] = time.perf_counter() - started
@@ -141,11 +141,11 @@ def evaluate_run(directory: Path) -> dict[str, float]:
     Raises:
         HadError: the directory is no finished run.
     """
-    student, phase = _reopened(directory)
+    student, phase, _ = reopened(directory)
     metrics = evaluate(phase, phase.module(Alone(student)))
     record = json.loads((directory / METRICS).read_text())
     metrics |= {name: value for name, value in record.items() if name.startswith("teacher/")}
-    _show(phase.cfg, phase.task, metrics)
+    show_run(phase.cfg, phase.task, metrics)
     return metrics
 
 
@@ -155,12 +155,16 @@ def student_and_inputs(directory: Path) -> tuple[nn.Module, Iterator[dict[str, T
     Raises:
         HadError: the directory is no finished run, or its data are not there.
     """
-    student, phase = _reopened(directory)
+    student, phase, _ = reopened(directory)
     return student.to(device(phase.cfg)), _evaluation_inputs(phase)
 
 
-def _reopened(directory: Path) -> tuple[nn.Module, Phase]:
-    """The student of a finished run, and what evaluating it needs."""
+def reopened(directory: Path) -> tuple[nn.Module, Phase, Any]:
+    """The student of a finished run, what evaluating it needs, and its preprocessor.
+
+    Raises:
+        HadError: the directory is no finished run, or its data are not there.
+    """
     if not (directory / METRICS).is_file():
         raise HadError(f"{directory}: not a finished run, it has no {METRICS}")
     cfg = OmegaConf.load(directory / CONFIG)
@@ -170,8 +174,10 @@ def _reopened(directory: Path) -> tuple[nn.Module, Phase]:
     student = load_student(directory / STUDENT, trust_remote_code=cfg.model.trust_remote_code)
     task: Task = build(cfg.task)
     kept = build(cfg.model).at(str(directory / STUDENT), key=STUDENT)
-    data = task.encode(kept.preprocessor() if task.takes_preprocessor else None)
-    return student, Phase("student", cfg, task, data, to_dataclasses(cfg).schedule)
+    preprocessor = kept.preprocessor() if task.takes_preprocessor else None
+    data = task.encode(preprocessor)
+    phase = Phase("student", cfg, task, data, to_dataclasses(cfg).schedule)
+    return student, phase, preprocessor
 
 
 def _check_length(task: Task, source: ModelSource) -> None:
@@ -281,20 +287,6 @@ def _placed(phase: Phase, batches: Iterable[Batch]) -> Iterator[dict[str, Tensor
         yield phase.data.on_device({**batch, "inputs": inputs})["inputs"]
 
 
-def _scores(task: Task, metrics: dict[str, float]) -> dict[str, float]:
-    """The task's own comparison of both models."""
-    return task.scores(_of_role("teacher", metrics), _of_role("student", metrics))
-
-
-def _of_role(role: str, metrics: dict[str, float]) -> dict[str, float]:
-    prefix = f"{role}/"
-    return {
-        name.removeprefix(prefix): value
-        for name, value in metrics.items()
-        if name.startswith(prefix)
-    }
-
-
 def _settings(task: Task, cfg: DictConfig) -> dict[str, Any]:
     """What the score is, and the task's numbers, against which scores can be drawn."""
     return {METRIC: task.score} | {
@@ -325,7 +317,7 @@ def _finish(
     save(student, directory / STUDENT, inputs.preprocessor)
     write_json(directory / METRICS, metrics)
     write_json(directory / RECORD, record)
-    _show(cfg, inputs.task, metrics)
+    show_run(cfg, inputs.task, metrics)
     log.info("run directory: %s", directory)
 
 
@@ -334,7 +326,8 @@ def _identity(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     return axes(cfg) | {"overrides": sorted(overrides)}
 
 
-def _show(cfg: DictConfig, task: Task, metrics: dict[str, float]) -> None:
+def show_run(cfg: DictConfig, task: Task, metrics: dict[str, float]) -> None:
+    """The table of a run: both models' metrics, and what the student's attention would cost."""
     n, minimum = cfg.sparsity.n, cfg.sparsity.get("minimum", 1)  # older runs had no minimum
     kept = f"N = {n}" if minimum == 1 else f"N = {n} of the keys, {minimum} at least"
     title = f"{task.name}, {cfg.model.label}, {cfg.binarization.name}, {kept}"

@@ -31,13 +31,17 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "paths", "config", "build", "hardware", "models", "tasks", "distill"),
         *("lightning", "results"),
     },
+    "evaluation": {
+        *("errors", "config", "build", "attention", "models", "distill", "lightning", "results"),
+        "runner",
+    },
     "training": {"errors", "config", "models", "results", "runner"},
     "sweeps": {"errors", "paths", "config", "lightning", "results", "runner"},
     "commands": {
         *("errors", "paths", "config", "build", "hardware", "attention", "models", "tasks"),
         *("results", "runner", "sweeps", "training"),
     },
-    "cli": {"errors", "paths", "config", "lightning", "runner", "commands"},
+    "cli": {"errors", "paths", "config", "lightning", "runner", "evaluation", "commands"},
 }
 
 HEAVY = {"torch", "transformers", "timm", "pytorch_lightning", "torchmetrics", "triton"}

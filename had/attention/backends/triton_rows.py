@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from had.attention.backends.triton_rows_launch import RowSettings
 
 MAX_KEYS = 1024
+_MAX_KEYS_OF_SIGNS = 512  # beyond, counting levels (`triton_levels`) is faster than ranking a row
 _MAX_WIDTH = 128
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -126,7 +127,7 @@ def _fits(call: AttentionCall) -> bool:
         and call.weights == "softmax"
         and call.exact is None
         and call.value.dtype in _FLOATS
-        and 1 <= call.key.shape[2] <= MAX_KEYS
+        and 1 <= call.key.shape[2] <= (_MAX_KEYS_OF_SIGNS if call.signs else MAX_KEYS)
         and max(widths) <= _MAX_WIDTH
         and mask_fits
         and bias_fits
