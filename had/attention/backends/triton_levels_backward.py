@@ -12,14 +12,12 @@ import triton.language as tl
 
 from had.attention.backends.triton_levels_forward import (
     NOWHERE,
+    exact_blocks,
     exact_logits,
-    holds_exact,
     kept_keys,
     keys_in_sight,
 )
 from had.attention.backends.triton_rows_tiles import dot, head_of, load_rows
-
-_RUNTIME = ["T", "S", "mask_strides"]
 
 
 @triton.jit
@@ -29,7 +27,7 @@ def kept_weights(products, factor, level, cut, log_sum, s):
     return tl.exp(tl.where(kept_keys(products, level, cut, s), logits, NOWHERE))
 
 
-@triton.jit(do_not_specialize=_RUNTIME)
+@triton.jit
 def level_query_grads(
     query,
     key,
@@ -99,11 +97,6 @@ def level_query_grads(
     factor = tl.load(gains + t * gain_strides[2], mask=real, other=0.0)
 
     total = tl.zeros((BLOCK_T, BLOCK_D), tl.float32)
-    if exact_query is not None:
-        exact_keys = head_of(exact_key, exact_key_strides, b, h // (H // G))
-        exact_queries = head_of(exact_query, exact_query_strides, b, h)
-        exact_q = load_rows(exact_queries, exact_query_strides[2], t, d, T, D)
-        exact_total = tl.zeros((BLOCK_T, BLOCK_D), tl.float32)
     for begin in range(start, end, BLOCK_S):
         s = begin + tl.arange(0, BLOCK_S)
         k = load_rows(keys, key_strides[2], s, d, S, D)
@@ -115,36 +108,69 @@ def level_query_grads(
         v = load_rows(values, value_strides[2], s, v_d, S, V)
         weights_grad = dot(do, tl.trans(v), None, "ieee") - mean[:, None]
         total = dot((weights * weights_grad).to(k.dtype), k, total, "ieee")
-        if exact_query is not None:
-            near = holds_exact(begin, seen_first, seen_beyond, S, BLOCK_S, RECENT, FIRST)
-            if near:
-                logits = exact_logits(
-                    exact_q,
-                    exact_keys,
-                    exact_key_strides[2],
-                    exact_gain,
-                    exact,
-                    s,
-                    S,
-                    D,
-                    BLOCK_D,
-                )
-                exact_weights = tl.exp(tl.where(exact, logits - sums[:, None], NOWHERE))
-                exact_k = load_rows(exact_keys, exact_key_strides[2], s, d, S, D)
-                gradient = (exact_weights * weights_grad).to(exact_k.dtype)
-                exact_total = dot(gradient, exact_k, exact_total, "ieee")
 
     tl.store(gain_grad + place, tl.sum(total * q.to(tl.float32), axis=1), mask=real)
     grads = head_of(query_grad, query_grad_strides, b, h) + t[:, None] * query_grad_strides[2]
     inside = real[:, None] & (d < D)[None, :]
     tl.store(grads + d[None, :], factor[:, None] * total, mask=inside)
     if exact_query is not None:
+        exact_keys = head_of(exact_key, exact_key_strides, b, h // (H // G))
+        exact_queries = head_of(exact_query, exact_query_strides, b, h)
+        exact_q = load_rows(exact_queries, exact_query_strides[2], t, d, T, D)
+        exact_total = tl.zeros((BLOCK_T, BLOCK_D), tl.float32)
+        near, early, late = exact_blocks(
+            seen_first, seen_beyond, start, end, S, BLOCK_S, RECENT, FIRST
+        )
+        for index in range(0, early + late):
+            begin = tl.where(index < early, start, near - early * BLOCK_S) + index * BLOCK_S
+            s = begin + tl.arange(0, BLOCK_S)
+            _signs, exact = keys_in_sight(
+                mask, mask_strides, b, h, t, s, T, S, seen_first, seen_beyond, RECENT, FIRST
+            )
+            logits = exact_logits(
+                exact_q, exact_keys, exact_key_strides[2], exact_gain, exact, s, S, D, BLOCK_D
+            )
+            weights = tl.exp(tl.where(exact, logits - sums[:, None], NOWHERE))
+            v = load_rows(values, value_strides[2], s, v_d, S, V)
+            weights_grad = dot(do, tl.trans(v), None, "ieee") - mean[:, None]
+            k = load_rows(exact_keys, exact_key_strides[2], s, d, S, D)
+            exact_total = dot((weights * weights_grad).to(k.dtype), k, exact_total, "ieee")
         grads = head_of(exact_query_grad, exact_query_grad_strides, b, h)
         grads += t[:, None] * exact_query_grad_strides[2] + d[None, :]
         tl.store(grads, (exact_gain * exact_total).to(exact_q.dtype), mask=inside)
 
 
-@triton.jit(do_not_specialize=_RUNTIME)
+@triton.jit
+def rows_that_see(
+    first,
+    beyond,
+    s_first,
+    T,
+    S,
+    BLOCK_S: tl.constexpr,
+    RECENT: tl.constexpr,
+    FIRST: tl.constexpr,
+    EXACT: tl.constexpr,
+):
+    """The first row that may see some of BLOCK_S keys, and the one after the last such row.
+
+    EXACT: that may see some of them in full precision.
+    """
+    from_row = tl.full((), 0, tl.int32) + T
+    to_row = tl.full((), 0, tl.int32)
+    for begin in range(0, T, 1024):
+        t = begin + tl.arange(0, 1024)
+        start = tl.load(first + t, mask=t < T, other=S)
+        end = tl.load(beyond + t, mask=t < T, other=0)
+        sees = (end > s_first) & (start < s_first + BLOCK_S)
+        if EXACT:
+            sees = sees & ((end - RECENT < s_first + BLOCK_S) | (start + FIRST > s_first))
+        from_row = tl.minimum(from_row, tl.min(tl.where(sees, t, T), axis=0))
+        to_row = tl.maximum(to_row, tl.max(tl.where(sees, t + 1, 0), axis=0))
+    return from_row, to_row
+
+
+@triton.jit
 def level_key_grads(
     query,
     key,
@@ -199,62 +225,65 @@ def level_key_grads(
     k = load_rows(head_of(key, key_strides, b, g), key_strides[2], s, d, S, D)
     v = load_rows(head_of(value, value_strides, b, g), value_strides[2], s, v_d, S, V)
     key_total = tl.zeros((BLOCK_S, BLOCK_D), tl.float32)
+    exact_total = tl.zeros((BLOCK_S, BLOCK_D), tl.float32)
     value_total = tl.zeros((BLOCK_S, BLOCK_V), tl.float32)
-    if exact_query is not None:
-        exact_keys = head_of(exact_key, exact_key_strides, b, g)
-        exact_total = tl.zeros((BLOCK_S, BLOCK_D), tl.float32)
 
     for member in range(H // G):
         h = g * (H // G) + member
         queries = head_of(query, query_strides, b, h)
         output_grads = head_of(output_grad, output_grad_strides, b, h)
         gains = gain + b * gain_strides[0] + h * gain_strides[1]
-        seen = b * need_strides[0] + h * need_strides[1]
-        for begin in range(0, T, BLOCK_T):
+        first_row = (b * H + h).to(tl.int64) * T
+        firsts = first + b * need_strides[0] + h * need_strides[1]
+        beyonds = beyond + b * need_strides[0] + h * need_strides[1]
+        begins, ends = rows_that_see(firsts, beyonds, s_first, T, S, BLOCK_S, RECENT, FIRST, False)
+        for begin in range((begins // BLOCK_T) * BLOCK_T, ends, BLOCK_T):
             t = begin + tl.arange(0, BLOCK_T)
             real = t < T
-            seen_first = tl.load(first + seen + t, mask=real, other=S)
-            seen_beyond = tl.load(beyond + seen + t, mask=real, other=0)
-            start, end = tl.min(seen_first, axis=0), tl.max(seen_beyond, axis=0)
-            if (start < s_first + BLOCK_S) & (end > s_first):
-                q = load_rows(queries, query_strides[2], t, d, T, D)
+            seen_first = tl.load(firsts + t, mask=real, other=S)
+            seen_beyond = tl.load(beyonds + t, mask=real, other=0)
+            q = load_rows(queries, query_strides[2], t, d, T, D)
+            do = load_rows(output_grads, output_grad_strides[2], t, v_d, T, V)
+            threshold = tl.load(level + first_row + t, mask=real, other=-NOWHERE)
+            last = tl.load(cut + first_row + t, mask=real, other=-1)
+            sums = tl.load(log_sum + first_row + t, mask=real, other=0.0)
+            mean = tl.load(delta + first_row + t, mask=real, other=0.0)
+            factor = tl.load(gains + t * gain_strides[2], mask=real, other=0.0)
+            signs, _exact = keys_in_sight(
+                mask, mask_strides, b, h, t, s, T, S, seen_first, seen_beyond, RECENT, FIRST
+            )
+            products = tl.where(signs, dot(q, tl.trans(k), None, "ieee"), NOWHERE)
+            weights = kept_weights(products, factor, threshold, last, sums, s)
+            weights_grad = dot(do, tl.trans(v), None, "ieee") - mean[:, None]
+            gradient = factor[:, None] * weights * weights_grad
+            key_total = dot(tl.trans(gradient.to(v.dtype)), q, key_total, "ieee")
+            value_total = dot(tl.trans(weights.to(v.dtype)), do, value_total, "ieee")
+        if exact_query is not None:
+            exact_keys = head_of(exact_key, exact_key_strides, b, g)
+            exact_queries = head_of(exact_query, exact_query_strides, b, h)
+            begins, ends = rows_that_see(
+                firsts, beyonds, s_first, T, S, BLOCK_S, RECENT, FIRST, True
+            )
+            for begin in range((begins // BLOCK_T) * BLOCK_T, ends, BLOCK_T):
+                t = begin + tl.arange(0, BLOCK_T)
+                real = t < T
+                seen_first = tl.load(firsts + t, mask=real, other=S)
+                seen_beyond = tl.load(beyonds + t, mask=real, other=0)
+                q = load_rows(exact_queries, exact_query_strides[2], t, d, T, D)
                 do = load_rows(output_grads, output_grad_strides[2], t, v_d, T, V)
-                place = (b * H + h).to(tl.int64) * T + t
-                threshold = tl.load(level + place, mask=real, other=-NOWHERE)
-                last = tl.load(cut + place, mask=real, other=-1)
-                sums = tl.load(log_sum + place, mask=real, other=0.0)
-                mean = tl.load(delta + place, mask=real, other=0.0)
-                factor = tl.load(gains + t * gain_strides[2], mask=real, other=0.0)
-                signs, exact = keys_in_sight(
+                sums = tl.load(log_sum + first_row + t, mask=real, other=0.0)
+                mean = tl.load(delta + first_row + t, mask=real, other=0.0)
+                _signs, exact = keys_in_sight(
                     mask, mask_strides, b, h, t, s, T, S, seen_first, seen_beyond, RECENT, FIRST
                 )
-                products = tl.where(signs, dot(q, tl.trans(k), None, "ieee"), NOWHERE)
-                weights = kept_weights(products, factor, threshold, last, sums, s)
+                logits = exact_logits(
+                    q, exact_keys, exact_key_strides[2], exact_gain, exact, s, S, D, BLOCK_D
+                )
+                weights = tl.exp(tl.where(exact, logits - sums[:, None], NOWHERE))
                 weights_grad = dot(do, tl.trans(v), None, "ieee") - mean[:, None]
-                gradient = factor[:, None] * weights * weights_grad
-                key_total = dot(tl.trans(gradient.to(v.dtype)), q, key_total, "ieee")
+                gradient = (weights * weights_grad).to(v.dtype)
+                exact_total = dot(tl.trans(gradient), q, exact_total, "ieee")
                 value_total = dot(tl.trans(weights.to(v.dtype)), do, value_total, "ieee")
-                if exact_query is not None:
-                    near = holds_exact(s_first, seen_first, seen_beyond, S, BLOCK_S, RECENT, FIRST)
-                    if near:
-                        exact_queries = head_of(exact_query, exact_query_strides, b, h)
-                        exact_q = load_rows(exact_queries, exact_query_strides[2], t, d, T, D)
-                        logits = exact_logits(
-                            exact_q,
-                            exact_keys,
-                            exact_key_strides[2],
-                            exact_gain,
-                            exact,
-                            s,
-                            S,
-                            D,
-                            BLOCK_D,
-                        )
-                        exact_weights = tl.exp(tl.where(exact, logits - sums[:, None], NOWHERE))
-                        narrow = tl.trans(exact_weights.to(v.dtype))
-                        value_total = dot(narrow, do, value_total, "ieee")
-                        pull = tl.trans((exact_weights * weights_grad).to(v.dtype))
-                        exact_total = dot(pull, exact_q, exact_total, "ieee")
 
     grads = head_of(key_grad, key_grad_strides, b, g) + s[:, None] * key_grad_strides[2]
     inside = (s < S)[:, None] & (d < D)[None, :]

@@ -18,9 +18,6 @@ from had.attention.backends.triton_rows_tiles import apply_mask, dot, head_of, l
 NOWHERE = tl.constexpr(-1e30)
 """Stands for the dot product with a forbidden key."""
 
-_RUNTIME = ["T", "S", "mask_strides"]
-"""Integers that change from batch to batch: specialising on them would compile again and again."""
-
 
 @triton.jit
 def keys_in_sight(
@@ -47,13 +44,21 @@ def keys_in_sight(
 
 
 @triton.jit
-def holds_exact(
-    begin, seen_first, seen_beyond, S, BLOCK_S, RECENT: tl.constexpr, FIRST: tl.constexpr
+def exact_blocks(
+    seen_first, seen_beyond, start, end, S, BLOCK_S, RECENT: tl.constexpr, FIRST: tl.constexpr
 ):
-    """Whether a block of keys holds one that is exact to one of the rows."""
-    near = tl.min(tl.where(seen_beyond > 0, seen_beyond, S), axis=0) - RECENT
-    early = tl.max(tl.where(seen_first < S, seen_first, 0), axis=0) + FIRST
-    return ((RECENT > 0) & (begin + BLOCK_S > near)) | ((FIRST > 0) & (begin < early))
+    """Where exact keys lie: in `early` blocks from `start` on, and in `late` ones from `near` on."""
+    near = end
+    if RECENT > 0:
+        near = tl.min(tl.where(seen_beyond > 0, seen_beyond, S), axis=0) - RECENT
+        near = (tl.maximum(near, start) // BLOCK_S) * BLOCK_S
+    until = start
+    if FIRST > 0:
+        until = tl.max(tl.where(seen_first < S, seen_first + FIRST, 0), axis=0)
+        until = tl.minimum(until, end)
+    early = tl.cdiv(tl.maximum(tl.minimum(until, near) - start, 0), BLOCK_S)
+    late = tl.cdiv(tl.maximum(end - near, 0), BLOCK_S)
+    return near, early, late
 
 
 @triton.jit
@@ -70,7 +75,7 @@ def kept_keys(products, level, cut, s):
     return (products > level[:, None]) | tied
 
 
-@triton.jit(do_not_specialize=_RUNTIME)
+@triton.jit
 def attend_levels(
     query,  # (B, H, T, D) signs, of value's dtype
     key,  # (B, G, S, D) signs
@@ -136,7 +141,7 @@ def attend_levels(
     low = tl.zeros((BLOCK_T,), tl.int32)
     high = tl.full((BLOCK_T,), D + 1, tl.int32)
     more = tl.zeros((BLOCK_T,), tl.int32)  # keys at `high` and above
-    for _ in range(0, STEPS):
+    for _step in range(0, STEPS):
         third = (high - low + 2) // 3
         lower, upper = tl.minimum(low + third, high), tl.minimum(low + 2 * third, high)
         least, most = (2 * lower - D).to(tl.float32), (2 * upper - D).to(tl.float32)
@@ -167,7 +172,6 @@ def attend_levels(
     seen = tl.zeros((BLOCK_T,), tl.int32)
     last = tl.full((BLOCK_T,), -1, tl.int32)
     best = tl.full((BLOCK_T,), NOWHERE, tl.float32)
-    exact_best = tl.full((BLOCK_T,), NOWHERE, tl.float32)
     for begin in range(start, end, BLOCK_S):
         s = begin + tl.arange(0, BLOCK_S)
         k = load_rows(keys, key_strides[2], s, d, S, D)
@@ -181,27 +185,11 @@ def attend_levels(
         last = tl.maximum(last, tl.max(tl.where(fits, s[None, :], -1), axis=1))
         seen += tl.sum(tied, axis=1)
         best = tl.maximum(best, tl.max(products, axis=1))
-        if exact_query is not None:
-            near = holds_exact(begin, seen_first, seen_beyond, S, BLOCK_S, RECENT, FIRST)
-            if near:
-                logits = exact_logits(
-                    exact_q,
-                    exact_keys,
-                    exact_key_strides[2],
-                    exact_gain,
-                    exact,
-                    s,
-                    S,
-                    D,
-                    BLOCK_D,
-                )
-                exact_best = tl.maximum(exact_best, tl.max(logits, axis=1))
 
     factor = tl.load(
         gain + b * gain_strides[0] + h * gain_strides[1] + t * gain_strides[2], mask=real, other=0.0
     )
-    peak = tl.maximum(tl.where(wanted > 0, factor * best, NOWHERE), exact_best)
-    peak = tl.where(peak > NOWHERE, peak, 0.0)  # a row without any key
+    peak = tl.where(wanted > 0, factor * best, NOWHERE)
     total = tl.zeros((BLOCK_T,), tl.float32)
     sums = tl.zeros((BLOCK_T, BLOCK_V), tl.float32)
     for begin in range(start, end, BLOCK_S):
@@ -213,25 +201,32 @@ def attend_levels(
         products = tl.where(signs, dot(q, tl.trans(k), None, "ieee"), NOWHERE)
         kept = kept_keys(products, threshold, last, s)
         weights = tl.exp(tl.where(kept, factor[:, None] * products - peak[:, None], NOWHERE))
-        if exact_query is not None:
-            near = holds_exact(begin, seen_first, seen_beyond, S, BLOCK_S, RECENT, FIRST)
-            if near:
-                logits = exact_logits(
-                    exact_q,
-                    exact_keys,
-                    exact_key_strides[2],
-                    exact_gain,
-                    exact,
-                    s,
-                    S,
-                    D,
-                    BLOCK_D,
-                )
-                weights += tl.exp(tl.where(exact, logits - peak[:, None], NOWHERE))
         total += tl.sum(weights, axis=1)
         v = load_rows(values, value_strides[2], s, v_d, S, V)
         sums = dot(weights.to(v.dtype), v, sums, "ieee")
 
+    if exact_query is not None:
+        near, early, late = exact_blocks(
+            seen_first, seen_beyond, start, end, S, BLOCK_S, RECENT, FIRST
+        )
+        for index in range(0, early + late):
+            begin = tl.where(index < early, start, near - early * BLOCK_S) + index * BLOCK_S
+            s = begin + tl.arange(0, BLOCK_S)
+            _signs, exact = keys_in_sight(
+                mask, mask_strides, b, h, t, s, T, S, seen_first, seen_beyond, RECENT, FIRST
+            )
+            logits = exact_logits(
+                exact_q, exact_keys, exact_key_strides[2], exact_gain, exact, s, S, D, BLOCK_D
+            )
+            highest = tl.maximum(peak, tl.max(logits, axis=1))
+            shrink = tl.exp(peak - highest)
+            peak = highest
+            weights = tl.exp(tl.where(exact, logits - peak[:, None], NOWHERE))
+            total = total * shrink + tl.sum(weights, axis=1)
+            v = load_rows(values, value_strides[2], s, v_d, S, V)
+            sums = dot(weights.to(v.dtype), v, sums * shrink[:, None], "ieee")
+
+    peak = tl.where(peak > NOWHERE, peak, 0.0)  # a row without any key
     total = tl.where(total > 0, total, 1.0)
     place = head.to(tl.int64) * T + t
     tl.store(level + place, threshold, mask=real)
@@ -242,7 +237,7 @@ def attend_levels(
     tl.store(outputs, averages, mask=real[:, None] & (v_d < V)[None, :])
 
 
-@triton.jit(do_not_specialize=["S", "strides"])
+@triton.jit
 def visible_keys(
     mask,  # (B, M, T, S) uint8
     first,  # (B, M, T) int32, and so the others: the first allowed key
