@@ -47,7 +47,7 @@ def keys_in_sight(
 def exact_blocks(
     seen_first, seen_beyond, start, end, S, BLOCK_S, RECENT: tl.constexpr, FIRST: tl.constexpr
 ):
-    """Where exact keys lie: in `early` blocks from `start` on, and in `late` ones from `near` on."""
+    """Where exact keys lie: in `early` blocks from `start` on, in `late` ones from `near` on."""
     near = end
     if RECENT > 0:
         near = tl.min(tl.where(seen_beyond > 0, seen_beyond, S), axis=0) - RECENT
