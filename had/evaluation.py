@@ -23,7 +23,7 @@ from had.models.convert import record_attention
 from had.models.source import ModelSource
 from had.results.record import environment, write_json
 from had.results.records import OVERRIDES, RECORD, read_record, record_name
-from had.runner import TEACHER, reopened, show_run
+from had.runner import TEACHER, reopened, show_run, task_settings
 
 _GROUPS = ("sparsity", "task")  # whose settings can be others than those trained with
 
@@ -76,8 +76,8 @@ class Trained:
         metrics = evaluate(phase, phase.module(self.models))
         metrics |= phase.task.compared(metrics)
         show_run(phase.cfg, phase.task, metrics)
-        seed = self.record["seed"]
-        return axes(phase.cfg) | self._overrides(changes) | environment(seed) | metrics
+        told = axes(phase.cfg) | task_settings(phase.task, phase.cfg)
+        return told | self._overrides(changes) | environment(self.record["seed"]) | metrics
 
     def _phase(self, changes: Sequence[str]) -> Phase:
         cfg = _changed(self.phase.cfg, changes)

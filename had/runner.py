@@ -124,7 +124,7 @@ def run(
         metrics["time/distillation_s"] = distilled - taught
         metrics["time/total_s"] = time.perf_counter() - started
         log_final(loggers, metrics)
-    record = _identity(cfg, overrides) | _settings(task, cfg) | environment(cfg.seed) | metrics
+    record = _identity(cfg, overrides) | task_settings(task, cfg) | environment(cfg.seed) | metrics
     _finish(cfg, given, student, metrics, record)
     return metrics
 
@@ -287,7 +287,7 @@ def _placed(phase: Phase, batches: Iterable[Batch]) -> Iterator[dict[str, Tensor
         yield phase.data.on_device({**batch, "inputs": inputs})["inputs"]
 
 
-def _settings(task: Task, cfg: DictConfig) -> dict[str, Any]:
+def task_settings(task: Task, cfg: DictConfig) -> dict[str, Any]:
     """What the score is, and the task's numbers, against which scores can be drawn."""
     return {METRIC: task.score} | {
         f"task.{key}": value
