@@ -180,24 +180,20 @@ def topn_mask(scores: Tensor, n: TopN, mask: Tensor | None = None) -> Tensor:
     return torch.zeros_like(allowed).scatter(-1, order, kept)
 
 
-def always_kept(allowed: Tensor, recent: int, first: int) -> Tensor:
-    """The last `recent` and the first `first` keys of those that a row may see.
-
-    Last and first are places among all keys, counted from the row's last and first allowed key.
+def recent_keys(allowed: Tensor, recent: int) -> Tensor:
+    """The last `recent` keys that a row may see: places among all keys, from its last allowed one.
 
     Args:
         allowed: bool (..., S).
-        recent: how many of the last, 0 for none.
-        first: how many of the first, 0 for none.
+        recent: how many, 0 for none.
 
     Returns:
         bool (..., S), a part of `allowed`.
     """
     keys = allowed.shape[-1]
     place = torch.arange(keys, device=allowed.device)
-    begin = torch.where(allowed, place, keys).amin(-1, keepdim=True)
     end = torch.where(allowed, place, -1).amax(-1, keepdim=True)
-    return allowed & ((place > end - recent) | (place < begin + first))
+    return allowed & (place > end - recent)
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
@@ -255,7 +251,6 @@ def hamming_attention(
     mask: Tensor | None = None,
     bias: Tensor | None = None,
     recent: int = 0,
-    first: int = 0,
 ) -> Tensor:
     """Hamming attention (arXiv 2502.01770): one-bit queries and keys, softmax over the top N keys.
 
@@ -275,7 +270,6 @@ def hamming_attention(
         bias: added to the scores before the selection, broadcastable to (B, H, T, S).
         recent: the last so many keys that a row may see are scored in full precision, scale * q k,
             and always kept; they count among the N. Ours, for causal language models.
-        first: likewise the first so many.
 
     Returns:
         (B, H, T, V) in query's dtype, computed in float32 at least.
@@ -294,8 +288,8 @@ def hamming_attention(
         bias=bias,
     )
     always = None
-    if recent or first:
-        always = always_kept(allowed_keys(scores, mask), recent, first)
+    if recent:
+        always = recent_keys(allowed_keys(scores, mask), recent)
         exact = attention_scores(query, key, gain=scale, bias=bias)
         scores = torch.where(always, exact, scores)
     return attend_to_scores(scores, value, n, mask, always=always).to(query.dtype)

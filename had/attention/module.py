@@ -129,8 +129,8 @@ class HammingAttention(nn.Module):
             )
 
     def _exact(self, query: Tensor, key: Tensor, scale: float) -> ExactKeys | None:
-        recent, first = self.options.recent, self.options.first
-        return ExactKeys(query, key, scale, recent, first) if recent or first else None
+        recent = self.options.recent
+        return ExactKeys(query, key, scale, recent) if recent else None
 
     def _asks_what_is_real(self) -> bool:
         """Whether padding matters beyond the mask itself, which is as large as all scores."""
@@ -170,8 +170,6 @@ class HammingAttention(nn.Module):
             return f"its keys are not signs at present ({stage})"
         if self.query.per_sample or self.key.per_sample:
             return f"scale={self.options.scale} measures the queries and keys of every sample"
-        if self.options.recent or self.options.first:
-            return "some keys of every row are scored in full precision (recent, first)"
         if self.options.weights != "softmax":
             return f"weights={self.options.weights} is not computed from bits"
         return None

@@ -55,7 +55,6 @@ class AttentionOptions:
         weights: how kept keys weigh, a key of `had.attention.weighting.WEIGHTINGS`.
         recent: keys of a row, its last ones, that are scored in full precision and always kept;
             they count among the n. For causal models: the end of a row is the query itself there.
-        first: likewise the first keys of a row.
         position_bias: whether a learned bias of relative positions is added to the scores, where
             the tokens are a grid of patches (`had.attention.position_bias`).
         backend: "auto" or a key of `had.attention.backends.BACKENDS`.
@@ -68,7 +67,6 @@ class AttentionOptions:
     relaxation: str = "sign"
     weights: str = "softmax"
     recent: int = 0
-    first: int = 0
     position_bias: bool = False
     backend: str = "auto"
 
@@ -84,13 +82,13 @@ class AttentionOptions:
         if self.weights not in WEIGHTINGS:
             known = ", ".join(WEIGHTINGS)
             raise ValueError(f"weights = {self.weights!r} is unknown; there are {known}")
-        if min(self.recent, self.first) < 0:
-            raise ValueError(f"recent = {self.recent}, first = {self.first}: must be 0 or more")
+        if self.recent < 0:
+            raise ValueError(f"recent = {self.recent}: must be 0 or more")
         least = self.n if isinstance(self.n, int) else self.minimum
-        if self.recent + self.first > least:
+        if self.recent > least:
             raise ValueError(
-                f"recent = {self.recent} and first = {self.first} are among the keys that a row "
-                f"keeps, and it keeps {least}: raise n or its minimum, or lower them"
+                f"recent = {self.recent}: these are among the keys that a row keeps, and it keeps "
+                f"{least}: raise n or its minimum, or lower it"
             )
         if self.ste_clip is not None and self.ste_clip <= 0:
             raise ValueError(f"ste_clip = {self.ste_clip}: must be positive, or null for no clip")

@@ -112,7 +112,7 @@ class Appraiser:
         model, task = values["model"]["label"], values["task"]["name"]
         n, minimum = values["sparsity"]["n"], values["sparsity"]["minimum"]
         rows = self.wishes.query_length
-        exact = sum(int(at(values, f"binarization.{key}") or 0) for key in ("recent", "first"))
+        exact = int(at(values, "binarization.recent") or 0)
         shape = f"{_layers(geometry)}, {geometry.heads} heads of {geometry.head_dim}"
         queries = "" if rows is None else f"{rows} queries on "
         kept = f"N = {n}" if minimum == 1 else f"N = {n} of the keys, {minimum} at least"

@@ -117,7 +117,6 @@ LIMITS = (
     above_zero("binarization.ste_clip", "must be greater than 0, or null for no clip"),
     at_least("binarization.calibration_batches", 1),
     at_least("binarization.recent", 0),
-    at_least("binarization.first", 0),
     *(limit for name in SCHEDULES for limit in _schedule_limits(name)),
     named("trainer.accelerator", ACCELERATORS),
     named("trainer.precision", PRECISIONS),
@@ -147,13 +146,13 @@ def minimum_of_a_share(values: Values) -> Iterator[str]:
 def room_for_exact_keys(values: Values) -> Iterator[str]:
     """The keys that are kept in any case are among the N."""
     n, minimum = at(values, "sparsity.n"), at(values, "sparsity.minimum")
-    recent, first = (at(values, f"binarization.{key}") or 0 for key in ("recent", "first"))
+    recent = at(values, "binarization.recent") or 0
     least = n if isinstance(n, int) else minimum
-    if isinstance(least, int) and recent + first > max(least, 0):
+    if isinstance(least, int) and recent > max(least, 0):
         key = "sparsity.n" if isinstance(n, int) else "sparsity.minimum"
         yield (
-            f"{key}={least}: binarization.recent={recent} and binarization.first={first} keys are "
-            f"among those that a query keeps; raise {key} to {recent + first} or more"
+            f"{key}={least}: the binarization.recent={recent} last keys are among those that a "
+            f"query keeps; raise {key} to {recent} or more"
         )
 
 

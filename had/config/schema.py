@@ -125,7 +125,6 @@ class BinarizationConfig:
         relaxation: what the finished student computes with, one of `FINAL_RELAXATIONS`.
         weights: how kept keys weigh, one of `WEIGHTINGS`.
         recent: keys of a query, its last ones, that stay in full precision and are always kept.
-        first: likewise its first ones.
         position_bias: whether patches of images get a learned bias of their relative positions.
     """
 
@@ -136,7 +135,6 @@ class BinarizationConfig:
     relaxation: str = "sign"
     weights: str = "softmax"
     recent: int = 0
-    first: int = 0
     position_bias: bool = False
 
 

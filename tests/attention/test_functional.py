@@ -11,13 +11,13 @@ import torch
 from had.attention import select
 from had.attention.functional import (
     ScaledN,
-    always_kept,
     attend_to_scores,
     binarize,
     hamming_attention,
     keys_to_keep,
     masked_softmax,
     match_counts,
+    recent_keys,
     topn_mask,
 )
 
@@ -223,7 +223,7 @@ def test_masked_softmax_of_huge_scores_is_finite() -> None:
     assert masked_softmax(scores, mask).tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
 
 
-def test_the_last_and_the_first_keys_are_kept_and_exact() -> None:
+def test_the_last_keys_are_kept_and_exact() -> None:
     """One query on six keys: by hand, with units of 1 and a gain of 1."""
     query = torch.tensor([[[[0.5, -0.5]]]])
     key = torch.tensor(
@@ -232,16 +232,16 @@ def test_the_last_and_the_first_keys_are_kept_and_exact() -> None:
     value = torch.eye(6)[None, None]
     mask = torch.tensor([True, True, True, True, True, False])
     options = {"sigma_query": 1.0, "sigma_key": 1.0, "scale": 1.0, "mask": mask}
-    found = hamming_attention(query, key, value, n=3, recent=1, first=1, **options)[0, 0, 0]
-    # Key 4 is the last in sight and key 0 the first, both with an exact score of 0; of the others
-    # keys 1 and 3 have equal bits (score 2), and there is room for one.
-    weights = torch.tensor([0.0, 2.0, -math.inf, -math.inf, 0.0, -math.inf]).softmax(0)
+    found = hamming_attention(query, key, value, n=2, recent=1, **options)[0, 0, 0]
+    # Key 4 is the last in sight, with an exact score of 0; of the others keys 1 and 3 have equal
+    # bits (score 2), and there is room for one.
+    weights = torch.tensor([-math.inf, 2.0, -math.inf, -math.inf, 0.0, -math.inf]).softmax(0)
     torch.testing.assert_close(found, weights)
 
 
 def test_exact_keys_beyond_n_are_kept() -> None:
     allowed = torch.ones(1, 1, 1, 6, dtype=torch.bool)
-    always = always_kept(allowed, recent=4, first=0)
+    always = recent_keys(allowed, recent=4)
     assert always.squeeze().tolist() == [False, False, True, True, True, True]
     scores, value = torch.zeros(1, 1, 1, 6), torch.eye(6)[None, None]
     weights = attend_to_scores(scores, value, 2, allowed, always=always)

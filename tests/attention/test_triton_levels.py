@@ -52,13 +52,13 @@ CASES = {
         mask=padding(33, 10, 0, keys=33),
         real=padding(33, 10, 0, keys=33).transpose(2, 3),
     ),
-    "exact keys": Case(rows=80, keys=80, n=20, mask=causal(80), recent=9, first=2),
-    "exact keys alone": Case(rows=70, keys=70, n=3, mask=causal(70), recent=3, first=1),
+    "exact keys": Case(rows=80, keys=80, n=20, mask=causal(80), recent=9),
+    "exact keys alone": Case(rows=70, keys=70, n=3, mask=causal(70), recent=3),
     "exact keys in a window": Case(
-        rows=150, keys=150, heads=4, n=0.3, mask=window(150, 40), recent=5, first=3
+        rows=150, keys=150, heads=4, n=0.3, mask=window(150, 40), recent=5
     ),
     "exact keys, padding": Case(batch=3, keys=33, mask=padding(33, 10, 0, keys=33), recent=4),
-    "exact keys without a mask": Case(keys=100, first=5, n=9),
+    "exact keys without a mask": Case(keys=100, recent=5, n=9),
     "bfloat16": Case(rows=70, keys=70, mask=causal(70), value_dtype=torch.bfloat16),
 }
 

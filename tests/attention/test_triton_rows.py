@@ -75,7 +75,6 @@ class Case:
     teacher_width: int = 16
     real: Tensor | None = None
     recent: int = 0
-    first: int = 0
     leaves: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -90,7 +89,7 @@ class Case:
         value = self._normal(self.keys, self.groups, self.value_width).to(self.value_dtype)
         gain = 0.2 + 0.3 * torch.rand(self.gain_shape)
         leaves = {"query": query, "key": key, "value": value, "gain": gain}
-        if self.recent or self.first:
+        if self.recent:
             leaves["exact_query"] = self._normal(self.rows, self.heads, self.width)
             leaves["exact_key"] = self._normal(self.keys, self.groups, self.width)
         self.leaves = {k: v.to(DEVICE) for k, v in leaves.items()}
@@ -114,7 +113,7 @@ class Case:
         exact = None
         if "exact_query" in leaves:
             both = (leaves["exact_query"], leaves["exact_key"])
-            exact = ExactKeys(*both, 0.3, self.recent, self.first)
+            exact = ExactKeys(*both, 0.3, self.recent)
         return AttentionCall(
             **given,
             n=self.n,

@@ -15,21 +15,19 @@ from had.attention.functional import TopN
 
 @dataclass(frozen=True)
 class ExactKeys:
-    """Keys that are scored in full precision and always kept; see `functional.always_kept`.
+    """Keys that are scored in full precision and always kept; see `functional.recent_keys`.
 
     Attributes:
         query: (B, H, T, D), full precision.
         key: (B, G, S, D), likewise.
         gain: factor of their dot product.
         recent: the last so many keys of a row.
-        first: the first so many.
     """
 
     query: Tensor
     key: Tensor
     gain: float
     recent: int
-    first: int
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def _always(call: AttentionCall, scores: Tensor) -> Tensor | None:
     if call.exact is None:
         return None
     allowed = functional.allowed_keys(scores, call.mask)
-    return functional.always_kept(allowed, call.exact.recent, call.exact.first)
+    return functional.recent_keys(allowed, call.exact.recent)
 
 
 # Nothing here draws random numbers, so none need be repeated.

@@ -41,7 +41,7 @@ class TritonLevelsBackend(Backend):
         if (given := call.exact) is not None:
             dtype = call.value.dtype
             full = (rows_contiguous(given.query.to(dtype)), rows_contiguous(given.key.to(dtype)))
-            exact = Exact(given.recent, given.first, given.gain)
+            exact = Exact(given.recent, given.gain)
         return TopNLevels.apply(
             rows_contiguous(call.query),
             rows_contiguous(call.key),

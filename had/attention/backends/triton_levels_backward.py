@@ -12,8 +12,8 @@ import triton.language as tl
 
 from had.attention.backends.triton_levels_forward import (
     NOWHERE,
-    exact_blocks,
     exact_logits,
+    first_exact_block,
     kept_keys,
     keys_in_sight,
 )
@@ -69,7 +69,6 @@ def level_query_grads(
     BLOCK_D: tl.constexpr,
     BLOCK_V: tl.constexpr,
     RECENT: tl.constexpr,
-    FIRST: tl.constexpr,
 ):
     """Gradients of the queries and gains of BLOCK_T rows."""
     blocks = tl.cdiv(T, BLOCK_T)
@@ -100,9 +99,7 @@ def level_query_grads(
     for begin in range(start, end, BLOCK_S):
         s = begin + tl.arange(0, BLOCK_S)
         k = load_rows(keys, key_strides[2], s, d, S, D)
-        signs, exact = keys_in_sight(
-            mask, mask_strides, b, h, t, s, T, S, seen_first, seen_beyond, RECENT, FIRST
-        )
+        signs, exact = keys_in_sight(mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT)
         products = tl.where(signs, dot(q, tl.trans(k), None, "ieee"), NOWHERE)
         weights = kept_weights(products, factor, threshold, last, sums, s)
         v = load_rows(values, value_strides[2], s, v_d, S, V)
@@ -118,15 +115,10 @@ def level_query_grads(
         exact_queries = head_of(exact_query, exact_query_strides, b, h)
         exact_q = load_rows(exact_queries, exact_query_strides[2], t, d, T, D)
         exact_total = tl.zeros((BLOCK_T, BLOCK_D), tl.float32)
-        near, early, late = exact_blocks(
-            seen_first, seen_beyond, start, end, S, BLOCK_S, RECENT, FIRST
-        )
-        for index in range(0, early + late):
-            begin = tl.where(index < early, start, near - early * BLOCK_S) + index * BLOCK_S
+        near = first_exact_block(seen_beyond, start, S, BLOCK_S, RECENT)
+        for begin in range(near, end, BLOCK_S):
             s = begin + tl.arange(0, BLOCK_S)
-            _signs, exact = keys_in_sight(
-                mask, mask_strides, b, h, t, s, T, S, seen_first, seen_beyond, RECENT, FIRST
-            )
+            _signs, exact = keys_in_sight(mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT)
             logits = exact_logits(
                 exact_q, exact_keys, exact_key_strides[2], exact_gain, exact, s, S, D, BLOCK_D
             )
@@ -149,7 +141,6 @@ def rows_that_see(
     S,
     BLOCK_S: tl.constexpr,
     RECENT: tl.constexpr,
-    FIRST: tl.constexpr,
     EXACT: tl.constexpr,
 ):
     """The first row that may see some of BLOCK_S keys, and the one after the last such row.
@@ -164,7 +155,7 @@ def rows_that_see(
         end = tl.load(beyond + t, mask=t < T, other=0)
         sees = (end > s_first) & (start < s_first + BLOCK_S)
         if EXACT:
-            sees = sees & ((end - RECENT < s_first + BLOCK_S) | (start + FIRST > s_first))
+            sees = sees & (end - RECENT < s_first + BLOCK_S)
         from_row = tl.minimum(from_row, tl.min(tl.where(sees, t, T), axis=0))
         to_row = tl.maximum(to_row, tl.max(tl.where(sees, t + 1, 0), axis=0))
     return from_row, to_row
@@ -213,7 +204,6 @@ def level_key_grads(
     BLOCK_D: tl.constexpr,
     BLOCK_V: tl.constexpr,
     RECENT: tl.constexpr,
-    FIRST: tl.constexpr,
 ):
     """Gradients of BLOCK_S keys and values, summed over the query heads that share them."""
     blocks = tl.cdiv(S, BLOCK_S)
@@ -236,11 +226,10 @@ def level_key_grads(
         first_row = (b * H + h).to(tl.int64) * T
         firsts = first + b * need_strides[0] + h * need_strides[1]
         beyonds = beyond + b * need_strides[0] + h * need_strides[1]
-        begins, ends = rows_that_see(firsts, beyonds, s_first, T, S, BLOCK_S, RECENT, FIRST, False)
+        begins, ends = rows_that_see(firsts, beyonds, s_first, T, S, BLOCK_S, RECENT, False)
         for begin in range((begins // BLOCK_T) * BLOCK_T, ends, BLOCK_T):
             t = begin + tl.arange(0, BLOCK_T)
             real = t < T
-            seen_first = tl.load(firsts + t, mask=real, other=S)
             seen_beyond = tl.load(beyonds + t, mask=real, other=0)
             q = load_rows(queries, query_strides[2], t, d, T, D)
             do = load_rows(output_grads, output_grad_strides[2], t, v_d, T, V)
@@ -249,9 +238,7 @@ def level_key_grads(
             sums = tl.load(log_sum + first_row + t, mask=real, other=0.0)
             mean = tl.load(delta + first_row + t, mask=real, other=0.0)
             factor = tl.load(gains + t * gain_strides[2], mask=real, other=0.0)
-            signs, _exact = keys_in_sight(
-                mask, mask_strides, b, h, t, s, T, S, seen_first, seen_beyond, RECENT, FIRST
-            )
+            signs, _exact = keys_in_sight(mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT)
             products = tl.where(signs, dot(q, tl.trans(k), None, "ieee"), NOWHERE)
             weights = kept_weights(products, factor, threshold, last, sums, s)
             weights_grad = dot(do, tl.trans(v), None, "ieee") - mean[:, None]
@@ -261,20 +248,17 @@ def level_key_grads(
         if exact_query is not None:
             exact_keys = head_of(exact_key, exact_key_strides, b, g)
             exact_queries = head_of(exact_query, exact_query_strides, b, h)
-            begins, ends = rows_that_see(
-                firsts, beyonds, s_first, T, S, BLOCK_S, RECENT, FIRST, True
-            )
+            begins, ends = rows_that_see(firsts, beyonds, s_first, T, S, BLOCK_S, RECENT, True)
             for begin in range((begins // BLOCK_T) * BLOCK_T, ends, BLOCK_T):
                 t = begin + tl.arange(0, BLOCK_T)
                 real = t < T
-                seen_first = tl.load(firsts + t, mask=real, other=S)
                 seen_beyond = tl.load(beyonds + t, mask=real, other=0)
                 q = load_rows(exact_queries, exact_query_strides[2], t, d, T, D)
                 do = load_rows(output_grads, output_grad_strides[2], t, v_d, T, V)
                 sums = tl.load(log_sum + first_row + t, mask=real, other=0.0)
                 mean = tl.load(delta + first_row + t, mask=real, other=0.0)
                 _signs, exact = keys_in_sight(
-                    mask, mask_strides, b, h, t, s, T, S, seen_first, seen_beyond, RECENT, FIRST
+                    mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT
                 )
                 logits = exact_logits(
                     q, exact_keys, exact_key_strides[2], exact_gain, exact, s, S, D, BLOCK_D

@@ -4,7 +4,7 @@
 A dot product of D signs has D + 1 values, its levels. One program owns BLOCK_T query rows of one
 (batch, head). It walks over their keys a few times to find the level that the N-th best key has,
 once to find up to which key that level is kept, and once more to sum the values. The RECENT last
-and the FIRST first keys of a row may be exact: kept in any case, by scores in full precision.
+keys of a row may be exact: kept in any case, by scores in full precision.
 Shapes: B batch, H query heads, G key heads, T queries, S keys, D head_dim, V value_dim.
 """
 
@@ -29,36 +29,22 @@ def keys_in_sight(
     s,
     T,
     S,
-    seen_first,
     seen_beyond,
     RECENT: tl.constexpr,
-    FIRST: tl.constexpr,
 ):
     """Which keys of a block are scored by their signs, and which in full precision, (t, s)."""
     inside = (t < T)[:, None] & (s < S)[None, :]
     allowed = apply_mask(inside, mask, mask_strides, b, h, t[:, None], s[None, :], S, True)
     near = s[None, :] >= (seen_beyond - RECENT)[:, None]
-    early = s[None, :] < (seen_first + FIRST)[:, None]
-    exact = allowed & (near | early)
+    exact = allowed & near
     return allowed & ~exact, exact
 
 
 @triton.jit
-def exact_blocks(
-    seen_first, seen_beyond, start, end, S, BLOCK_S, RECENT: tl.constexpr, FIRST: tl.constexpr
-):
-    """Where exact keys lie: in `early` blocks from `start` on, in `late` ones from `near` on."""
-    near = end
-    if RECENT > 0:
-        near = tl.min(tl.where(seen_beyond > 0, seen_beyond, S), axis=0) - RECENT
-        near = (tl.maximum(near, start) // BLOCK_S) * BLOCK_S
-    until = start
-    if FIRST > 0:
-        until = tl.max(tl.where(seen_first < S, seen_first + FIRST, 0), axis=0)
-        until = tl.minimum(until, end)
-    early = tl.cdiv(tl.maximum(tl.minimum(until, near) - start, 0), BLOCK_S)
-    late = tl.cdiv(tl.maximum(end - near, 0), BLOCK_S)
-    return near, early, late
+def first_exact_block(seen_beyond, start, S, BLOCK_S, RECENT: tl.constexpr):
+    """Where the blocks with exact keys of some rows begin; they end where the rows' keys do."""
+    near = tl.min(tl.where(seen_beyond > 0, seen_beyond, S), axis=0) - RECENT
+    return (tl.maximum(near, start) // BLOCK_S) * BLOCK_S
 
 
 @triton.jit
@@ -79,7 +65,7 @@ def kept_keys(products, level, cut, s):
 def attend_levels(
     query,  # (B, H, T, D) signs, of value's dtype
     key,  # (B, G, S, D) signs
-    exact_query,  # (B, H, T, D), or None if RECENT and FIRST are 0
+    exact_query,  # (B, H, T, D), or None if RECENT is 0
     exact_key,  # (B, G, S, D)
     exact_gain,
     value,  # (B, G, S, V)
@@ -112,7 +98,6 @@ def attend_levels(
     BLOCK_D: tl.constexpr,
     BLOCK_V: tl.constexpr,
     RECENT: tl.constexpr,
-    FIRST: tl.constexpr,
     STEPS: tl.constexpr,
 ):
     """Output, selection and log-sum-exp of BLOCK_T query rows."""
@@ -150,9 +135,7 @@ def attend_levels(
         for begin in range(start, end, BLOCK_S):
             s = begin + tl.arange(0, BLOCK_S)
             k = load_rows(keys, key_strides[2], s, d, S, D)
-            signs, exact = keys_in_sight(
-                mask, mask_strides, b, h, t, s, T, S, seen_first, seen_beyond, RECENT, FIRST
-            )
+            signs, exact = keys_in_sight(mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT)
             products = tl.where(signs, dot(q, tl.trans(k), None, "ieee"), NOWHERE)
             reach_lower += tl.sum((products >= least[:, None]).to(tl.int32), axis=1)
             reach_upper += tl.sum((products >= most[:, None]).to(tl.int32), axis=1)
@@ -175,9 +158,7 @@ def attend_levels(
     for begin in range(start, end, BLOCK_S):
         s = begin + tl.arange(0, BLOCK_S)
         k = load_rows(keys, key_strides[2], s, d, S, D)
-        signs, exact = keys_in_sight(
-            mask, mask_strides, b, h, t, s, T, S, seen_first, seen_beyond, RECENT, FIRST
-        )
+        signs, exact = keys_in_sight(mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT)
         products = tl.where(signs, dot(q, tl.trans(k), None, "ieee"), NOWHERE)
         tied = (products == threshold[:, None]).to(tl.int32)
         rank = seen[:, None] + tl.cumsum(tied, axis=1)
@@ -195,9 +176,7 @@ def attend_levels(
     for begin in range(start, end, BLOCK_S):
         s = begin + tl.arange(0, BLOCK_S)
         k = load_rows(keys, key_strides[2], s, d, S, D)
-        signs, exact = keys_in_sight(
-            mask, mask_strides, b, h, t, s, T, S, seen_first, seen_beyond, RECENT, FIRST
-        )
+        signs, exact = keys_in_sight(mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT)
         products = tl.where(signs, dot(q, tl.trans(k), None, "ieee"), NOWHERE)
         kept = kept_keys(products, threshold, last, s)
         weights = tl.exp(tl.where(kept, factor[:, None] * products - peak[:, None], NOWHERE))
@@ -206,15 +185,10 @@ def attend_levels(
         sums = dot(weights.to(v.dtype), v, sums, "ieee")
 
     if exact_query is not None:
-        near, early, late = exact_blocks(
-            seen_first, seen_beyond, start, end, S, BLOCK_S, RECENT, FIRST
-        )
-        for index in range(0, early + late):
-            begin = tl.where(index < early, start, near - early * BLOCK_S) + index * BLOCK_S
+        near = first_exact_block(seen_beyond, start, S, BLOCK_S, RECENT)
+        for begin in range(near, end, BLOCK_S):
             s = begin + tl.arange(0, BLOCK_S)
-            _signs, exact = keys_in_sight(
-                mask, mask_strides, b, h, t, s, T, S, seen_first, seen_beyond, RECENT, FIRST
-            )
+            _signs, exact = keys_in_sight(mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT)
             logits = exact_logits(
                 exact_q, exact_keys, exact_key_strides[2], exact_gain, exact, s, S, D, BLOCK_D
             )
@@ -249,7 +223,6 @@ def visible_keys(
     M,
     T,
     RECENT: tl.constexpr,
-    FIRST: tl.constexpr,
     BLOCK_S: tl.constexpr,
 ):
     """What one row of a mask allows."""
@@ -270,9 +243,9 @@ def visible_keys(
     tl.store(beyond + row, ends)
     tl.store(number + row, tl.sum(count, axis=0))
     count = tl.zeros((BLOCK_S,), tl.int32)
-    if RECENT + FIRST > 0:
+    if RECENT > 0:
         for begin in range(0, S, BLOCK_S):
             s = begin + tl.arange(0, BLOCK_S)
             allowed = tl.load(keys + s * strides[3], mask=s < S, other=0) != 0
-            count += (allowed & ((s >= ends - RECENT) | (s < begins + FIRST))).to(tl.int32)
+            count += (allowed & (s >= ends - RECENT)).to(tl.int32)
     tl.store(always + row, tl.sum(count, axis=0))

@@ -27,12 +27,10 @@ class Exact:
 
     Attributes:
         recent: the last so many.
-        first: the first so many.
         gain: of their dot products.
     """
 
     recent: int = 0
-    first: int = 0
     gain: float = 1.0
 
 
@@ -60,13 +58,12 @@ class Visible:
             first.zero_()
             beyond.fill_(keys)
             number.fill_(keys)
-            always.fill_(min(keys, exact.recent + exact.first))
+            always.fill_(min(keys, exact.recent))
         else:
             with torch.cuda.device_of(mask):
                 visible_keys[(first.numel(),)](
                     *(mask, first, beyond, number, always, mask.stride(), keys, *shape[1:]),
                     RECENT=exact.recent,
-                    FIRST=exact.first,
                     BLOCK_S=1024,
                 )
         need = keys_to_keep(n, number) - always
@@ -182,7 +179,6 @@ def _constants(query: Tensor, key: Tensor, value: Tensor, exact: Exact) -> dict[
         "BLOCK_D": max(16, triton.next_power_of_2(width)),
         "BLOCK_V": max(16, triton.next_power_of_2(value_width)),
         "RECENT": exact.recent,
-        "FIRST": exact.first,
         "num_warps": _WARPS,
         "num_stages": max(1, min(3, 512 // row_bytes)),  # tiles in flight must fit on chip
     }

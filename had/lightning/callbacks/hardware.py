@@ -185,5 +185,5 @@ def count_keys(
             real = real_tokens(mask).reshape(-1, length).expand(batch, length)
     allowed = allowed * real
     kept = keys_to_keep(options.topn, allowed)
-    exact = allowed.clamp_max(options.recent + options.first)
+    exact = allowed.clamp_max(options.recent)
     return Counts(batch, real.sum(), allowed.sum(), kept.sum(), exact.sum())
