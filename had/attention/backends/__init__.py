@@ -46,13 +46,23 @@ def choose_backend(name: str, call: AttentionCall) -> Backend:
     Raises:
         ValueError: the name is unknown, or that backend does not support the call.
     """
-    return _choose(name, call.query.device.type, lambda backend: backend.supports(call))
+    return _choose(
+        name,
+        call.query.device.type,
+        lambda backend: _takes(backend, call) and backend.supports(call),
+    )
 
 
 def choose_packed_backend(name: str, call: PackedCall) -> Backend:
     """As `choose_backend`, among those that read the signs as bits."""
     device = f"{call.query.device.type}, from bits"
-    return _choose(name, device, lambda backend: backend.supports_packed(call))
+    return _choose(
+        name, device, lambda backend: _takes(backend, call) and backend.supports_packed(call)
+    )
+
+
+def _takes(backend: Backend, call: AttentionCall | PackedCall) -> bool:
+    return call.exact is None or backend.takes_exact_keys
 
 
 def _choose(name: str, where: str, supports: Callable[[Backend], bool]) -> Backend:

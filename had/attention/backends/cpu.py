@@ -30,7 +30,7 @@ class CpuBackend(Backend):
 
     def supports(self, call: AttentionCall) -> bool:
         units = call.query.is_floating_point() and call.key.is_floating_point()
-        softmax = call.weights == "softmax" and call.exact is None
+        softmax = call.weights == "softmax"
         return call.signs and softmax and units and _fits(call, call.query.shape[3])
 
     def attend(self, call: AttentionCall) -> Tensor:

@@ -31,6 +31,7 @@ class ReferenceBackend(Backend):
     """
 
     name: ClassVar[str] = "reference"
+    takes_exact_keys: ClassVar[bool] = True
     selection: Selection = staticmethod(functional.topn_mask)
 
     def __init__(self, map_elements: int = _MAP_ELEMENTS) -> None:

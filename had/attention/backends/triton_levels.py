@@ -26,6 +26,7 @@ class TritonLevelsBackend(Backend):
     """Attention on signs on CUDA devices, or interpreted where TRITON_INTERPRET=1."""
 
     name: ClassVar[str] = "triton_levels"
+    takes_exact_keys: ClassVar[bool] = True
 
     def supports(self, call: AttentionCall) -> bool:
         device = call.query.device

@@ -125,7 +125,6 @@ def _fits(call: AttentionCall) -> bool:
     return (
         units
         and call.weights == "softmax"
-        and call.exact is None
         and call.value.dtype in _FLOATS
         and 1 <= call.key.shape[2] <= (_MAX_KEYS_OF_SIGNS if call.signs else MAX_KEYS)
         and max(widths) <= _MAX_WIDTH
