@@ -14,7 +14,6 @@ from torch.utils.hooks import RemovableHandle
 
 from had.attention.functional import keys_to_keep
 from had.attention.module import HammingAttention, hamming_layers, real_tokens
-from had.attention.options import AttentionOptions
 from had.hardware import AttentionWorkload, LayerWorkload, compare, evaluate, load_accelerator
 
 log = logging.getLogger(__name__)
@@ -75,10 +74,7 @@ class HardwareCost(pl.Callback):
         mask = kwargs.get("mask")
         # Layers of one forward pass usually share their mask: what it allows is counted once.
         if mask is None or self._counted is None or self._counted[0] is not mask:
-            self._counted = (
-                mask,
-                count_keys(query, key, mask, layer.options, is_cross=layer.geometry.is_cross),
-            )
+            self._counted = mask, count_keys(query, key, mask, layer)
         self._seen[layer].add(self._counted[1])
 
     def _report(self, trainer: pl.Trainer) -> None:
@@ -159,31 +155,23 @@ class LayerTally:
 
 
 @torch.no_grad()
-def count_keys(
-    query: Tensor,
-    key: Tensor,
-    mask: Tensor | None,
-    options: AttentionOptions,
-    *,
-    is_cross: bool = False,
-) -> Counts:
+def count_keys(query: Tensor, key: Tensor, mask: Tensor | None, layer: HammingAttention) -> Counts:
     """Rows, allowed keys and kept keys of one call; padding counts for nothing.
 
     Args:
         query: (B, H, T, D).
         key: (B, G, S, D).
         mask: bool broadcastable to (B, H, T, S), True = allowed; taken as equal for all heads.
-        options: how many of them a row keeps, and in which precision.
-        is_cross: whether queries and keys are tokens of different sequences.
+        layer: knows how many of them a row keeps, and in which precision.
     """
     batch, length, keys = query.shape[0], query.shape[2], key.shape[2]
     allowed = torch.full((batch, length), keys, device=query.device)
     real = torch.ones_like(allowed, dtype=torch.bool)
     if mask is not None:
         allowed = mask[:, 0].expand(batch, length, keys).sum(dim=-1)
-        if length == keys and not is_cross:
+        if length == keys and not layer.geometry.is_cross:
             real = real_tokens(mask).reshape(-1, length).expand(batch, length)
     allowed = allowed * real
-    kept = keys_to_keep(options.topn, allowed)
-    exact = allowed.clamp_max(options.recent)
+    kept = keys_to_keep(layer.options.topn, allowed)
+    exact = allowed.clamp_max(layer.recent)
     return Counts(batch, real.sum(), allowed.sum(), kept.sum(), exact.sum())
