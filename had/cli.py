@@ -112,14 +112,24 @@ def _complain(message: str) -> int:
 
 
 def evaluate(argv: Sequence[str]) -> int:
-    """`had eval RUN_DIR`."""
+    """`had eval RUN_DIR [KEY=VALUE,...]`."""
     parser = argparse.ArgumentParser(prog="had eval", description=COMMANDS["eval"].help)
-    parser.add_argument("run_dir", type=Path, help="a directory that had train has written")
-    arguments = parser.parse_args(argv)
+    add = parser.add_argument
+    add("run_dir", type=Path, help="a directory that had train has written")
+    changed = "sparsity.n=16,64 task.context=512,1024: student and teacher at every combination"
+    add("changes", nargs="*", metavar="KEY=VALUE,...", help=changed)
+    add("--records", type=Path, metavar="DIR", help="folder that gets a record of each of these")
+    arguments = parser.parse_intermixed_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from had.finished_run import evaluate_run
+    if not arguments.changes and arguments.records is None:
+        from had.finished_run import evaluate_run
 
-    evaluate_run(arguments.run_dir)
+        evaluate_run(arguments.run_dir)
+        return 0
+    from had.evaluation import evaluate_points
+
+    for _ in evaluate_points(arguments.run_dir, arguments.changes, arguments.records):
+        pass  # each shows its own table
     return 0
 
 

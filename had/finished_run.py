@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ def evaluate_run(directory: Path) -> dict[str, float]:
     Raises:
         HadError: the directory is no finished run.
     """
-    student, phase = _reopened(directory)
+    student, phase, _ = reopened(directory)
     metrics = evaluate(phase, phase.module(Alone(student)))
     record = json.loads((directory / METRICS).read_text())
     metrics |= {name: value for name, value in record.items() if name.startswith("teacher/")}
@@ -47,12 +48,16 @@ def student_and_inputs(directory: Path) -> tuple[nn.Module, Iterator[dict[str, T
     Raises:
         HadError: the directory is no finished run, or its data are not there.
     """
-    student, phase = _reopened(directory)
+    student, phase, _ = reopened(directory)
     return student.to(device(phase.cfg)), evaluation_inputs(phase)
 
 
-def _reopened(directory: Path) -> tuple[nn.Module, Phase]:
-    """The student of a finished run, and what evaluating it needs."""
+def reopened(directory: Path) -> tuple[nn.Module, Phase, Any]:
+    """The student of a finished run, what evaluating it needs, and its preprocessor.
+
+    Raises:
+        HadError: the directory is no finished run, or its data are not there.
+    """
     if not (directory / METRICS).is_file():
         raise HadError(f"{directory}: not a finished run, it has no {METRICS}")
     cfg = OmegaConf.load(directory / CONFIG)
@@ -62,5 +67,7 @@ def _reopened(directory: Path) -> tuple[nn.Module, Phase]:
     student = load_student(directory / STUDENT, trust_remote_code=cfg.model.trust_remote_code)
     task: Task = build(cfg.task)
     kept = build(cfg.model).at(str(directory / STUDENT), key=STUDENT)
-    data = task.encode(kept.preprocessor() if task.takes_preprocessor else None)
-    return student, Phase("student", cfg, task, data, to_dataclasses(cfg).schedule)
+    preprocessor = kept.preprocessor() if task.takes_preprocessor else None
+    data = task.encode(preprocessor)
+    phase = Phase("student", cfg, task, data, to_dataclasses(cfg).schedule)
+    return student, phase, preprocessor

@@ -113,16 +113,17 @@ def run(
             "student", cfg, task, data, settings.schedule, settings.binarization.ste_clip, loggers
         )
         student = _student(learn, settings, teacher)
-        module = learn.module(TeacherStudent(record_attention(teacher), student))
+        stride = settings.schedule.attention_stride
+        module = learn.module(TeacherStudent(record_attention(teacher), student, stride))
         speed = fit(learn, module)
         distilled = time.perf_counter()
         metrics = evaluate(learn, module)
-        metrics |= _scores(task, metrics) | speed | _agreement(learn, module)
+        metrics |= task.compared(metrics) | speed | _agreement(learn, module)
         metrics["time/teacher_s"] = taught - started
         metrics["time/distillation_s"] = distilled - taught
         metrics["time/total_s"] = time.perf_counter() - started
         log_final(loggers, metrics)
-    record = _identity(cfg, overrides) | _settings(task, cfg) | environment(cfg.seed) | metrics
+    record = _identity(cfg, overrides) | task_settings(task, cfg) | environment(cfg.seed) | metrics
     _finish(cfg, given, student, metrics, record)
     return metrics
 
@@ -212,21 +213,7 @@ def _agreement(phase: Phase, module: DistillationModule) -> dict[str, float]:
         return attention_agreement(models, evaluation_inputs(phase))
 
 
-def _scores(task: Task, metrics: dict[str, float]) -> dict[str, float]:
-    """The task's own comparison of both models."""
-    return task.scores(_of_role("teacher", metrics), _of_role("student", metrics))
-
-
-def _of_role(role: str, metrics: dict[str, float]) -> dict[str, float]:
-    prefix = f"{role}/"
-    return {
-        name.removeprefix(prefix): value
-        for name, value in metrics.items()
-        if name.startswith(prefix)
-    }
-
-
-def _settings(task: Task, cfg: DictConfig) -> dict[str, Any]:
+def task_settings(task: Task, cfg: DictConfig) -> dict[str, Any]:
     """What the score is, and the task's numbers, against which scores can be drawn."""
     return {METRIC: task.score} | {
         f"task.{key}": value
@@ -266,7 +253,7 @@ def _identity(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def show_results(cfg: DictConfig, task: Task, metrics: dict[str, float]) -> None:
-    """The table of a run, and what its hardware would cost."""
+    """The table of a run: both models' metrics, and what the student's attention would cost."""
     n, minimum = cfg.sparsity.n, cfg.sparsity.get("minimum", 1)  # older runs had no minimum
     kept = f"N = {n}" if minimum == 1 else f"N = {n} of the keys, {minimum} at least"
     title = f"{task.name}, {cfg.model.label}, {cfg.binarization.name}, {kept}"

@@ -35,13 +35,20 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "config", "build", "models", "tasks", "distill", "lightning", "results"),
         "runner",
     },
+    "evaluation": {
+        *("errors", "config", "build", "attention", "models", "distill", "lightning", "results"),
+        *("runner", "finished_run"),
+    },
     "training": {"errors", "config", "models", "results", "runner"},
     "sweeps": {"errors", "paths", "config", "lightning", "results", "runner"},
     "commands": {
         *("errors", "paths", "config", "build", "hardware", "attention", "models", "tasks"),
         *("results", "runner", "finished_run", "sweeps", "training"),
     },
-    "cli": {"errors", "paths", "config", "lightning", "runner", "finished_run", "commands"},
+    "cli": {
+        *("errors", "paths", "config", "lightning", "runner", "finished_run", "evaluation"),
+        "commands",
+    },
 }
 
 HEAVY = {"torch", "transformers", "timm", "pytorch_lightning", "torchmetrics", "triton"}

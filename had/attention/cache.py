@@ -52,20 +52,25 @@ class BinaryKeyCache(Cache):
         config: the model's, which says what layers see a window only; None: none of them does.
         value_dtype: what values are stored as, e.g. torch.bfloat16 or torch.float8_e4m3fn (no
             scale: beyond 448 they are cut off, below 2**-10 they vanish); None for the model's.
+        recent: keys that the student scores in full precision (`binarization.recent`), kept beside.
 
     Raises:
         HadError: a layer of the model remembers other things than keys and values.
     """
 
     def __init__(
-        self, config: PretrainedConfig | None = None, *, value_dtype: torch.dtype | None = None
+        self,
+        config: PretrainedConfig | None = None,
+        *,
+        value_dtype: torch.dtype | None = None,
+        recent: int = 0,
     ) -> None:
         if config is None:
-            make: Any = partial(BinaryKeyLayer, value_dtype)
+            make: Any = partial(BinaryKeyLayer, value_dtype, recent)
             super().__init__(layer_class_to_replicate=make)
         else:
             layers = DynamicCache(config=config.get_text_config(decoder=True)).layers
-            super().__init__(layers=[_binary(layer, value_dtype) for layer in layers])
+            super().__init__(layers=[_binary(layer, value_dtype, recent) for layer in layers])
 
     @property
     def _binary_layers(self) -> list[BinaryKeyLayer]:
@@ -88,30 +93,31 @@ class BinaryKeyCache(Cache):
         return sum(layer.allocated() for layer in self._binary_layers)
 
 
-def binary_version(cache: Any, config: PretrainedConfig) -> Any:
+def binary_version(cache: Any, config: PretrainedConfig, recent: int = 0) -> Any:
     """A binary key cache in place of an empty dynamic one; any other cache as it is.
 
     Args:
         cache: what transformers made for `generate`.
         config: the model's.
+        recent: as of `BinaryKeyCache`; among the keys of an encoder none are exact.
 
     Raises:
         HadError: a layer of the model remembers other things than keys and values.
     """
     if type(cache) is EncoderDecoderCache:
-        parts = cache.self_attention_cache, cache.cross_attention_cache
-        return EncoderDecoderCache(*(binary_version(part, config) for part in parts))
+        own = binary_version(cache.self_attention_cache, config, recent)
+        return EncoderDecoderCache(own, binary_version(cache.cross_attention_cache, config))
     if type(cache) is not DynamicCache or cache.offloading:
         return cache
-    return BinaryKeyCache(config)
+    return BinaryKeyCache(config, recent=recent)
 
 
-def _binary(layer: Any, value_dtype: torch.dtype | None) -> BinaryKeyLayer:
+def _binary(layer: Any, value_dtype: torch.dtype | None, recent: int) -> BinaryKeyLayer:
     """The binary layer that takes the place of a dynamic one."""
     if type(layer) is DynamicSlidingWindowLayer:
-        return SlidingBinaryKeyLayer(layer.sliding_window, value_dtype)
+        return SlidingBinaryKeyLayer(layer.sliding_window, value_dtype, recent)
     if type(layer) is DynamicLayer:
-        return BinaryKeyLayer(value_dtype)
+        return BinaryKeyLayer(value_dtype, recent)
     raise HadError(
         f"a layer of this model keeps a {type(layer).__name__}, which has no binary form; "
         "generate with cache_implementation='dynamic'"

@@ -1,7 +1,8 @@
 """One layer of the binary key cache: buffers of sign words and values that grow by a quarter.
 
 A token is copied four times on average however long the text gets, and a step copies nothing but
-its own tokens. Attention is handed views into the buffers.
+its own tokens. Attention is handed views into the buffers. The few keys that a student scores in
+full precision are kept beside, and travel with the words as `words.exact`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from had.attention.bits import pack_signs
 from had.errors import HadError
 
 _LEAST_ROOM = 64  # tokens: short texts are not worth growing in small steps
+_TAKEN_BACK = 64  # tokens that `crop` may take back at a time where some keys are exact
 _DENSE_BYTES = 2  # of a bfloat16 key or value element, in the cache that ours is compared with
 
 
@@ -24,6 +26,7 @@ class BinaryKeyLayer(CacheLayerMixin):
 
     Args:
         value_dtype: what values are stored as; None for the dtype they come in.
+        recent: the last keys of a token, its own included, that it needs in full precision.
 
     Attributes:
         keys: signs of the stored keys, int32 (B, G, S, W), a view; None before the first token.
@@ -34,9 +37,9 @@ class BinaryKeyLayer(CacheLayerMixin):
     is_croppable = True
     supports_early_init = False
 
-    def __init__(self, value_dtype: torch.dtype | None = None) -> None:
+    def __init__(self, value_dtype: torch.dtype | None = None, recent: int = 0) -> None:
         super().__init__()
-        self.value_dtype = value_dtype
+        self.value_dtype, self.recent = value_dtype, recent
         self.reset()
 
     def reset(self) -> None:
@@ -47,6 +50,7 @@ class BinaryKeyLayer(CacheLayerMixin):
         self._start = self._end = 0  # the stored tokens' place in the buffers
         self._seen = 0
         self._head_dim = 0
+        self._exact = torch.empty(0)  # the last keys in full precision, (B, G, E, D)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take sizes, dtype and device from the first tokens."""
@@ -54,6 +58,7 @@ class BinaryKeyLayer(CacheLayerMixin):
         self._key_buffer = pack_signs(key_states[:, :, :0])
         self._value_buffer = value_states[:, :, :0].to(dtype)
         self._head_dim = key_states.shape[-1]
+        self._exact = key_states[:, :, :0]
         self.is_initialized = True
 
     def update(
@@ -68,7 +73,8 @@ class BinaryKeyLayer(CacheLayerMixin):
             kwargs: likewise.
 
         Returns:
-            Signs of the keys that the new tokens may see, int32 (B, G, S, W), and their values.
+            Signs of the keys that the new tokens may see, int32 (B, G, S, W), and their values. If
+            some keys are exact, the words bear them as `exact` (B, G, E, D), the last E of all.
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -80,7 +86,19 @@ class BinaryKeyLayer(CacheLayerMixin):
         )
         self._end += new
         self._seen += new
-        return self._expose()
+        keys, values = self._expose()
+        return self._bearing(keys, key_states), values
+
+    def _bearing(self, words: Tensor, key_states: Tensor) -> Tensor:
+        """The words with the exact keys of the new tokens; those that come next need the last."""
+        if not self.recent:
+            return words
+        known, new = torch.cat([self._exact, key_states], dim=2), key_states.shape[2]
+        before = self.recent - 1
+        kept = before + min(new, _TAKEN_BACK)
+        self._exact = known[:, :, -kept:].clone() if kept < known.shape[2] else known
+        words.exact = known[:, :, -(before + new) :]  # type: ignore[attr-defined]
+        return words
 
     def _make_room(self, new: int) -> None:
         """Move the stored tokens to the front of larger buffers if `new` more do not fit."""
@@ -127,11 +145,19 @@ class BinaryKeyLayer(CacheLayerMixin):
         self._check_crop(-tokens_to_remove)
         self._end += tokens_to_remove
         self._seen += tokens_to_remove
+        if self.recent:
+            self._exact = self._exact[:, :, : self._exact.shape[2] + tokens_to_remove]
         self._expose()
 
     def _check_crop(self, count: int) -> None:
         if count > self._seen:
             raise ValueError(f"crop({-count}): only {self._seen} tokens are stored")
+        left = self._exact.shape[2] - count
+        if self.recent and left < min(self.recent - 1, self._seen - count):
+            raise ValueError(
+                f"crop({-count}): the exact keys of the tokens before are gone; take back at most "
+                f"{_TAKEN_BACK} tokens, and none from before the last call"
+            )
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Beam search: sequence i goes on from what was sequence beam_idx[i]."""
@@ -143,6 +169,7 @@ class BinaryKeyLayer(CacheLayerMixin):
             indices = indices.to(self._key_buffer.device)
             self._key_buffer = self._key_buffer[indices]
             self._value_buffer = self._value_buffer[indices]
+            self._exact = self._exact[indices]
             self._expose()
 
     def batch_repeat_interleave(self, repeats: int) -> None:
@@ -164,7 +191,9 @@ class BinaryKeyLayer(CacheLayerMixin):
         key_bytes = self._key_buffer.shape[-1] * self._key_buffer.element_size()
         value_bytes = width * self._value_buffer.element_size()
         rows = batch * heads * self._stored_of(tokens)
-        return rows * (key_bytes + value_bytes), rows * _DENSE_BYTES * (self._head_dim + width)
+        exact = batch * heads * min(self.recent, tokens) * self._head_dim * _DENSE_BYTES
+        dense = rows * _DENSE_BYTES * (self._head_dim + width)
+        return rows * (key_bytes + value_bytes) + exact, dense
 
     def _stored_of(self, tokens: int) -> int:
         """How many of `tokens` tokens are kept."""
@@ -172,7 +201,7 @@ class BinaryKeyLayer(CacheLayerMixin):
 
     def allocated(self) -> int:
         """Bytes of the buffers, room for further tokens included."""
-        return self._key_buffer.nbytes + self._value_buffer.nbytes
+        return self._key_buffer.nbytes + self._value_buffer.nbytes + self._exact.nbytes
 
 
 class SlidingBinaryKeyLayer(BinaryKeyLayer):
@@ -181,6 +210,7 @@ class SlidingBinaryKeyLayer(BinaryKeyLayer):
     Args:
         window: tokens that a token sees, itself included.
         value_dtype: as in `BinaryKeyLayer`.
+        recent: likewise.
 
     Attributes:
         record_past: keep all tokens until the next `crop`, which may then go back behind them.
@@ -188,10 +218,12 @@ class SlidingBinaryKeyLayer(BinaryKeyLayer):
 
     is_sliding = True
 
-    def __init__(self, window: int, value_dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, window: int, value_dtype: torch.dtype | None = None, recent: int = 0
+    ) -> None:
         self.window = window
         self.record_past = False
-        super().__init__(value_dtype)
+        super().__init__(value_dtype, recent)
 
     def activate_past_recording(self) -> None:
         """As transformers' speculative decoding asks for before it guesses."""
@@ -205,7 +237,10 @@ class SlidingBinaryKeyLayer(BinaryKeyLayer):
             self._forget_unseen()
         visible = self._stored_of(self._seen) + key_states.shape[2]
         keys, values = super().update(key_states, value_states)
-        return keys[:, :, -visible:], values[:, :, -visible:]
+        words = keys[:, :, -visible:]
+        if self.recent:
+            words.exact = keys.exact[:, :, -visible:]  # type: ignore[attr-defined]
+        return words, values[:, :, -visible:]
 
     def _forget_unseen(self) -> None:
         self._start = max(self._start, self._end - self._stored_of(self._seen))

@@ -23,12 +23,15 @@ class AttentionTarget:
         key: (B, G, S, D), likewise.
         gain: scale of the dot product.
         bias: additive position bias broadcastable to (B, H, T, S), or None.
+        stride: every stride-th query row is compared, from row stride - 1 on: rows far apart say
+            more of a long text than all of them, for what they cost.
     """
 
     query: Tensor
     key: Tensor
     gain: float
     bias: Tensor | None = None
+    stride: int = 1
 
     def scores(self) -> Tensor:
         """The teacher's logits, (B, H, T, S), at least float32."""

@@ -180,6 +180,22 @@ def topn_mask(scores: Tensor, n: TopN, mask: Tensor | None = None) -> Tensor:
     return torch.zeros_like(allowed).scatter(-1, order, kept)
 
 
+def recent_keys(allowed: Tensor, recent: int) -> Tensor:
+    """The last `recent` keys that a row may see: places among all keys, from its last allowed one.
+
+    Args:
+        allowed: bool (..., S).
+        recent: how many, 0 for none.
+
+    Returns:
+        bool (..., S), a part of `allowed`.
+    """
+    keys = allowed.shape[-1]
+    place = torch.arange(keys, device=allowed.device)
+    end = torch.where(allowed, place, -1).amax(-1, keepdim=True)
+    return allowed & (place > end - recent)
+
+
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     """Softmax over the last dimension restricted to mask; rows without any key are all zeros."""
     scores = scores.masked_fill(~mask, -math.inf)
@@ -196,6 +212,7 @@ def attend_to_scores(
     mask: Tensor | None = None,
     selection: Selection = topn_mask,
     weighting: Weighting = masked_softmax,
+    always: Tensor | None = None,
 ) -> Tensor:
     """Softmax over the N best allowed keys of every row, times their values.
 
@@ -206,11 +223,17 @@ def attend_to_scores(
         mask: bool, broadcastable to scores, True = allowed.
         selection: finds the keys to keep; any function equal to `topn_mask`.
         weighting: maps scores and selection to the weights of the values.
+        always: bool, shape of scores: allowed keys that are kept in any case, and count among N.
 
     Returns:
         (B, H, T, V) in value's dtype.
     """
-    weights = weighting(scores, selection(scores.detach(), n, mask))
+    ranked = scores.detach()
+    if always is None:
+        kept = selection(ranked, n, mask)
+    else:
+        kept = selection(ranked.masked_fill(always, math.inf), n, mask) | always
+    weights = weighting(scores, kept)
     with torch.autocast(value.device.type, enabled=False):
         output = weights @ expand_groups(value, scores.shape[1]).to(weights.dtype)
     return output.to(value.dtype)
@@ -227,6 +250,7 @@ def hamming_attention(
     scale: float | None = None,
     mask: Tensor | None = None,
     bias: Tensor | None = None,
+    recent: int = 0,
 ) -> Tensor:
     """Hamming attention (arXiv 2502.01770): one-bit queries and keys, softmax over the top N keys.
 
@@ -244,6 +268,8 @@ def hamming_attention(
         scale: of the dot product, default D ** -0.5.
         mask: bool, broadcastable to (B, H, T, S), True = allowed. Rows with none give zeros.
         bias: added to the scores before the selection, broadcastable to (B, H, T, S).
+        recent: the last so many keys that a row may see are scored in full precision, scale * q k,
+            and always kept; they count among the N. Ours, for causal language models.
 
     Returns:
         (B, H, T, V) in query's dtype, computed in float32 at least.
@@ -261,7 +287,12 @@ def hamming_attention(
         gain=scale * sigma_query * sigma_key,
         bias=bias,
     )
-    return attend_to_scores(scores, value, n, mask).to(query.dtype)
+    always = None
+    if recent:
+        always = recent_keys(allowed_keys(scores, mask), recent)
+        exact = attention_scores(query, key, gain=scale, bias=bias)
+        scores = torch.where(always, exact, scores)
+    return attend_to_scores(scores, value, n, mask, always=always).to(query.dtype)
 
 
 def _sign_units(x: Tensor, sigma: Tensor | float) -> Tensor:

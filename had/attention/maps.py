@@ -5,6 +5,7 @@ They are computed by the oracle's functions from queries and keys recorded in on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from had.attention.functional import attention_scores, topn_mask
+from had.attention.functional import (
+    allowed_keys,
+    attention_scores,
+    recent_keys,
+    topn_mask,
+)
 from had.attention.module import HammingAttention, hamming_layers
 from had.attention.options import AttentionGeometry
 from had.attention.recorded import recorded_layers
@@ -85,7 +91,10 @@ def student_map(
         gain=scale * sigma_query * per_query_head(sigma_key, layer.geometry),
         bias=bias,
     )
-    kept = topn_mask(scores, layer.options.n, mask)
+    recent = recent_keys(allowed_keys(scores, mask), layer.recent)
+    if layer.recent:
+        scores = torch.where(recent, attention_scores(query, key, gain=scale, bias=bias), scores)
+    kept = topn_mask(scores.masked_fill(recent, math.inf), layer.options.topn, mask) | recent
     return AttentionMap(WEIGHTINGS[layer.options.weights](scores, kept), kept)
 
 

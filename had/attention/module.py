@@ -13,6 +13,7 @@ from had.attention.backends import (
     choose_backend,
     choose_packed_backend,
 )
+from had.attention.backends.base import ExactKeys
 from had.attention.binarize import RELAXATIONS, SCALES, Relaxation
 from had.attention.bits import pack_signs
 from had.attention.divergence import AttentionTarget
@@ -124,7 +125,28 @@ class HammingAttention(nn.Module):
                 bias=bias,
                 signs=self.relaxation.exact_signs,
                 weights=self.options.weights,
+                exact=self._exact(query, key, scale),
             )
+
+    @property
+    def recent(self) -> int:
+        """How many keys are scored in full precision: a row has a last key of its own if causal."""
+        return 0 if self.geometry.is_cross else self.options.recent
+
+    def _exact(self, query: Tensor, key: Tensor, scale: float) -> ExactKeys | None:
+        return ExactKeys(query, key, scale, self.recent) if self.recent else None
+
+    def _exact_beside(self, query: Tensor, words: Tensor, scale: float) -> ExactKeys | None:
+        """The keys in full precision that came with the words of a binary key cache."""
+        if not self.recent:
+            return None
+        keys = getattr(words, "exact", None)
+        if keys is None:
+            raise ValueError(
+                f"{self.geometry.name}: the cache keeps no keys in full precision, and the last "
+                f"{self.recent} are scored so; give had.BinaryKeyCache(..., recent={self.recent})"
+            )
+        return self._exact(query, keys, scale)
 
     def _asks_what_is_real(self) -> bool:
         """Whether padding matters beyond the mask itself, which is as large as all scores."""
@@ -153,6 +175,7 @@ class HammingAttention(nn.Module):
             gain=gain,
             mask=mask,
             bias=bias,
+            exact=self._exact_beside(query, key, scale),
         )
         backend = choose_packed_backend(self.options.backend, call)
         return backend.attend_packed(call).to(query.dtype)

@@ -53,6 +53,8 @@ class AttentionOptions:
         relaxation: what a finished student computes with, a key of `RELAXATIONS`: "sign", or
             "identity" where queries and keys stay in full precision.
         weights: how kept keys weigh, a key of `had.attention.weighting.WEIGHTINGS`.
+        recent: keys of a row, its last ones, that are scored in full precision and always kept;
+            they count among the n. For causal models: the end of a row is the query itself there.
         position_bias: whether a learned bias of relative positions is added to the scores, where
             the tokens are a grid of patches (`had.attention.position_bias`).
         backend: "auto" or a key of `had.attention.backends.BACKENDS`.
@@ -64,6 +66,7 @@ class AttentionOptions:
     ste_clip: float | None = None
     relaxation: str = "sign"
     weights: str = "softmax"
+    recent: int = 0
     position_bias: bool = False
     backend: str = "auto"
 
@@ -79,6 +82,14 @@ class AttentionOptions:
         if self.weights not in WEIGHTINGS:
             known = ", ".join(WEIGHTINGS)
             raise ValueError(f"weights = {self.weights!r} is unknown; there are {known}")
+        if self.recent < 0:
+            raise ValueError(f"recent = {self.recent}: must be 0 or more")
+        least = self.n if isinstance(self.n, int) else self.minimum
+        if self.recent > least:
+            raise ValueError(
+                f"recent = {self.recent}: these are among the keys that a row keeps, and it keeps "
+                f"{least}: raise n or its minimum, or lower it"
+            )
         if self.ste_clip is not None and self.ste_clip <= 0:
             raise ValueError(f"ste_clip = {self.ste_clip}: must be positive, or null for no clip")
 

@@ -135,7 +135,9 @@ class BinaryCacheByDefault:
         if (reason := next(reasons, None)) is not None:
             log.warning("generating with a float cache: %s", reason)
             return
-        model_kwargs["past_key_values"] = binary_version(made, self.model.config)
+        model_kwargs["past_key_values"] = binary_version(
+            made, self.model.config, max(core.recent for core in hamming_layers(self.model))
+        )
         if generation_config.is_assistant:
             model_kwargs["past_key_values"].activate_past_recording()
 

@@ -11,7 +11,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from had.config.limits import limits
-from had.config.rules import head_widths, minimum_of_a_share, modality
+from had.config.rules import head_widths, minimum_of_a_share, modality, room_for_exact_keys
 from had.config.validate import refused_by_hardware
 from had.config.values import Rule, Values, at
 from had.errors import HadError
@@ -19,8 +19,14 @@ from had.hardware.cost import CostCase
 from had.hardware.geometry import amend, read_config, read_geometry
 from had.hardware.workload import ModelGeometry
 
-GROUPS = ("model", "task", "sparsity", "hardware")
-RULES: tuple[Rule, ...] = (limits, minimum_of_a_share, head_widths, modality)
+GROUPS = ("model", "task", "sparsity", "binarization", "hardware")
+RULES: tuple[Rule, ...] = (
+    limits,
+    minimum_of_a_share,
+    room_for_exact_keys,
+    head_widths,
+    modality,
+)
 WAYS_OUT = (
     "give model.name=<directory with config.json>, or "
     "+model.geometry={layers: 12, heads: 12, head_dim: 64}"
@@ -99,13 +105,20 @@ class Appraiser:
         model, task = values["model"]["label"], values["task"]["name"]
         n, minimum = values["sparsity"]["n"], values["sparsity"]["minimum"]
         rows = self.wishes.query_length
+        exact = int(at(values, "binarization.recent") or 0)
         shape = f"{_layers(geometry)}, {geometry.heads} heads of {geometry.head_dim}"
         queries = "" if rows is None else f"{rows} queries on "
         kept = f"N = {n}" if minimum == 1 else f"N = {n} of the keys, {minimum} at least"
         name = f"{model} on {task}: {shape}, {queries}{context} keys, {kept}"
         target = at(values, "task.target_length")
         case = CostCase(
-            replace(geometry, name=name), context, n, rows, minimum=minimum, target=target
+            replace(geometry, name=name),
+            context,
+            n,
+            rows,
+            minimum=minimum,
+            target=target,
+            exact=exact,
         )
         hardware = values["hardware"]
         return Pricing(model, task, case, tuple(hardware["accelerators"]), hardware["baseline"])

@@ -74,6 +74,7 @@ def _schedule_limits(name: str) -> list[Limit]:
         share(f"{name}.warmup"),
         share(f"{name}.final_factor"),
         at_least(f"{name}.weight_decay", 0),
+        at_least(f"{name}.attention_stride", 1),
         named(f"{name}.decay", DECAYS),
     ]
 
@@ -91,6 +92,7 @@ LIMITS = (
     named("binarization.weights", WEIGHTINGS),
     above_zero("binarization.ste_clip", "must be greater than 0, or null for no clip"),
     at_least("binarization.calibration_batches", 1),
+    at_least("binarization.recent", 0),
     *(limit for name in SCHEDULES for limit in _schedule_limits(name)),
     named("trainer.accelerator", ACCELERATORS),
     named("trainer.precision", PRECISIONS),

@@ -30,6 +30,19 @@ def minimum_of_a_share(values: Values) -> Iterator[str]:
         )
 
 
+def room_for_exact_keys(values: Values) -> Iterator[str]:
+    """The keys that are kept in any case are among the N."""
+    n, minimum = at(values, "sparsity.n"), at(values, "sparsity.minimum")
+    recent = at(values, "binarization.recent") or 0
+    least = n if isinstance(n, int) else minimum
+    if isinstance(least, int) and recent > max(least, 0):
+        key = "sparsity.n" if isinstance(n, int) else "sparsity.minimum"
+        yield (
+            f"{key}={least}: the binarization.recent={recent} last keys are among those that a "
+            f"query keeps; raise {key} to {recent} or more"
+        )
+
+
 def stages(values: Values) -> Iterator[str]:
     """Every stage makes sense by itself."""
     for name in SCHEDULES:
@@ -156,6 +169,6 @@ def resume(values: Values) -> Iterator[str]:
 
 
 RULES: tuple[Rule, ...] = (
-    *(limits, minimum_of_a_share, stages, shares, teacherless),
+    *(limits, minimum_of_a_share, room_for_exact_keys, stages, shares, teacherless),
     *(head_widths, modality, model_directory, teacher, unlabelled, resume),
 )

@@ -25,7 +25,16 @@ FINAL_RELAXATIONS = ("sign", "identity")
 WEIGHTINGS = ("softmax", "binary")
 SCALES = ("frozen_sigma", "head_scale", "mean_abs")
 DECAYS = ("linear", "cosine", "constant")
-BACKENDS = ("auto", "cuda_decode", "triton_decode", "triton", "cpu", "eager", "reference")
+BACKENDS = (
+    "auto",
+    "cuda_decode",
+    "triton_decode",
+    "triton",
+    "triton_levels",
+    "cpu",
+    "eager",
+    "reference",
+)
 NAMES = ("RELAXATIONS", "FINAL_RELAXATIONS", "WEIGHTINGS", "SCALES", "DECAYS", "BACKENDS")
 
 
@@ -86,6 +95,7 @@ class ScheduleConfig:
         final_factor: where the decay ends, times the peak.
         weight_decay: of AdamW.
         dropout: whether the model's dropout is active.
+        attention_stride: the attention loss compares every so-manieth query; 1: all of them.
         stages: in order; none means no training.
     """
 
@@ -99,6 +109,7 @@ class ScheduleConfig:
     final_factor: float = 0.0
     weight_decay: float = 0.0
     dropout: bool = False
+    attention_stride: int = 1
     stages: list[StageConfig] = field(default_factory=list)
 
 
@@ -113,6 +124,7 @@ class BinarizationConfig:
         ste_clip: the sign's gradient passes where |x| <= ste_clip * sigma; None: everywhere.
         relaxation: what the finished student computes with, one of `FINAL_RELAXATIONS`.
         weights: how kept keys weigh, one of `WEIGHTINGS`.
+        recent: keys of a query, its last ones, that stay in full precision and are always kept.
         position_bias: whether patches of images get a learned bias of their relative positions.
     """
 
@@ -122,6 +134,7 @@ class BinarizationConfig:
     ste_clip: float | None = None
     relaxation: str = "sign"
     weights: str = "softmax"
+    recent: int = 0
     position_bias: bool = False
 
 

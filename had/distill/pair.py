@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -39,13 +40,14 @@ class TeacherStudent:
     Args:
         teacher: a model whose attention is recorded (`had.models.convert.record_attention`).
         student: a model converted by `had.binarize`.
+        stride: every stride-th query row is compared, see `AttentionTarget`.
 
     Raises:
         HadError: the two do not have the same attention layers.
     """
 
-    def __init__(self, teacher: nn.Module, student: nn.Module) -> None:
-        self.teacher, self.student = teacher, student
+    def __init__(self, teacher: nn.Module, student: nn.Module, stride: int = 1) -> None:
+        self.teacher, self.student, self.stride = teacher, student, stride
         self.family = family_of(student)
         self._layers = list(zip(hamming_layers(student), recorded_layers(teacher), strict=False))
         ours = [layer.geometry for layer in hamming_layers(student)]
@@ -88,7 +90,9 @@ class TeacherStudent:
     def _targets(self, wanted: bool) -> Iterator[None]:
         """Hand each student layer its teacher's queries and keys for the duration of a forward."""
         for student, teacher in self._layers:
-            student.target, teacher.record = (teacher.record if wanted else None), None
+            if wanted and teacher.record is not None:
+                student.target = replace(teacher.record, stride=self.stride)
+            teacher.record = None
         try:
             yield
         finally:
@@ -107,7 +111,9 @@ class TeacherStudent:
 def with_copied_student(models: Alone | TeacherStudent) -> Alone | TeacherStudent:
     """The same with a copy of the student, and the teacher itself."""
     student = copy.deepcopy(models.student)
-    return Alone(student) if models.teacher is None else TeacherStudent(models.teacher, student)
+    if isinstance(models, Alone):
+        return Alone(student)
+    return TeacherStudent(models.teacher, student, models.stride)
 
 
 class BlockOutputs:

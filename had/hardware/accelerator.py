@@ -62,6 +62,7 @@ class Operation:
         return replace(
             layer,
             n=layer.key_length if self.dense else layer.n,
+            exact=0.0 if self.dense else layer.exact,
             bits_query=self.bits_query or layer.bits_query,
             bits_key=self.bits_key or layer.bits_key,
             bits_value=self.bits_value or layer.bits_value,
@@ -82,6 +83,7 @@ class PipelineAccelerator:
         overlap: Key of `INTERVALS`.
         components: The parts.
         operation: What the design computes.
+        beside: Parts that join the first stage where a workload has keys in full precision.
     """
 
     name: str
@@ -93,6 +95,7 @@ class PipelineAccelerator:
     overlap: str
     components: tuple[Component, ...]
     operation: Operation = field(default_factory=Operation)
+    beside: tuple[Component, ...] = ()
 
     def at_node(self, node_nm: int) -> PipelineAccelerator:
         """Return the same design at another node; the clock stays."""
@@ -105,6 +108,18 @@ class PipelineAccelerator:
     def with_array(self, rows: int, columns: int) -> PipelineAccelerator:
         """Return the same design with another array."""
         return replace(self, tiling=Tiling(rows, columns))
+
+    def with_exact_keys(self) -> PipelineAccelerator:
+        """Return the same design with what keys in full precision need, beside its array."""
+        stage, *others = self.stages
+        parts = tuple(replace(part, stage=stage.name) for part in self.beside)
+        first = (*stage.phases[0], *(part.name for part in parts))
+        return replace(
+            self,
+            stages=(replace(stage, phases=(first, *stage.phases[1:])), *others),
+            components=(*self.components, *parts),
+            beside=(),
+        )
 
     def work(self, layer: LayerWorkload) -> HeadPass:
         """Return one head pass of a layer as this design executes it."""
@@ -122,6 +137,8 @@ class PipelineAccelerator:
 
     def evaluate(self, workload: AttentionWorkload) -> CostReport:
         """Return the cost of a workload on this accelerator."""
+        if self.beside and any(layer.exact for layer in workload.layers):
+            return self.with_exact_keys().evaluate(workload)
         jobs = [(layer.passes, self.work(layer)) for layer in workload.layers]
         busy = sum(count * self.interval(work) for count, work in jobs)
         latency = sum(

@@ -24,6 +24,7 @@ class CostCase:
         bits: Bits of queries, keys and values.
         minimum: Keys kept at least where `n` is a fraction.
         target: Tokens that a decoder beside an encoder writes, None for as many as keys.
+        exact: Keys of a query that are scored in full precision.
     """
 
     geometry: ModelGeometry
@@ -33,6 +34,7 @@ class CostCase:
     bits: tuple[int, int, int] = (1, 1, 16)
     minimum: int = 1
     target: float | None = None
+    exact: int = 0
 
     def workload(self) -> AttentionWorkload:
         """Return the workload of this case.
@@ -47,6 +49,7 @@ class CostCase:
             query_length=self.query_length,
             target=self.target,
             bits=self.bits,
+            exact=self.exact,
         )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from had.hardware.accelerator import Operation
 from had.hardware.costs import ComponentCost, CostReport, StageCost
-from had.hardware.workload import AttentionWorkload, LayerWorkload
+from had.hardware.workload import EXACT_BITS, AttentionWorkload, LayerWorkload
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class RooflineDevice:
         products = (
             2 * scores * layer.head_dim / self.score_tops
             + 2 * values * layer.value_dim / self.value_tops
+            + 2 * layer.passes * layer.exact * layer.head_dim / self.value_tops
         )
         bounds = (size / self.bandwidth_tb_s, products, values / self.exp_tops)
         return max(bounds) * 1e-12 + self.kernels * self.launch_us * 1e-6
@@ -92,4 +93,7 @@ def layer_bytes(layer: LayerWorkload) -> float:
     keys = layer.kv_heads * layer.key_length * layer.head_dim * layer.bits_key
     values = layer.kv_heads * rows * layer.value_dim * layer.bits_value
     queries = layer.passes * (layer.head_dim * layer.bits_query + layer.value_dim * 16)
-    return (keys + values + queries) / 8
+    # Keys and queries in full precision are there as well, not instead.
+    exact = layer.kv_heads * layer.exact_loaded * layer.head_dim * EXACT_BITS
+    exact += layer.passes * layer.head_dim * EXACT_BITS if layer.exact else 0.0
+    return (keys + values + queries + exact) / 8

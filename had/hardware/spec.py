@@ -14,6 +14,7 @@ from had.hardware.components import COMPONENTS, Component, Tiling
 from had.hardware.costs import CostReport
 from had.hardware.published import PublishedDesign
 from had.hardware.roofline import RooflineDevice
+from had.hardware.technology import TABLES
 from had.hardware.unit_file import read_choice, read_node, read_unit, read_units
 from had.hardware.workload import AttentionWorkload
 from had.hardware.yaml_file import Section, read_yaml
@@ -82,6 +83,7 @@ def _pipeline(section: Section) -> PipelineAccelerator:
     components = tuple(_component(parts.section(name), name, sources) for name in parts)
     stages = _stages(section.section("stages"), {part.name for part in components})
     _check_stages(parts, components, stages)
+    operation = _operation(section)
     return PipelineAccelerator(
         name=section.text("name"),
         title=section.text("title"),
@@ -91,8 +93,15 @@ def _pipeline(section: Section) -> PipelineAccelerator:
         stages=stages,
         overlap=read_choice(section, "overlap", INTERVALS),
         components=components,
-        operation=_operation(section),
+        operation=operation,
+        beside=_exact_keys() if operation.bits_key == 1 else (),
     )
+
+
+def _exact_keys() -> tuple[Component, ...]:
+    """What one-bit scores need beside them for keys in full precision."""
+    parts = read_yaml(TABLES / "exact_keys.yaml")
+    return tuple(_component(parts.section(name), name, None) for name in parts)
 
 
 def _published(section: Section) -> PublishedDesign:

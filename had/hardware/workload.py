@@ -12,6 +12,8 @@ from dataclasses import dataclass, fields
 
 from had.errors import HadError
 
+EXACT_BITS = 16  # of the elements of queries and keys that stay in full precision
+
 
 @dataclass(frozen=True)
 class LayerWorkload:
@@ -28,6 +30,7 @@ class LayerWorkload:
         bits_query: Bits of a query element.
         bits_key: Bits of a key element.
         bits_value: Bits of a value element.
+        exact: Keys of a query that are scored at `EXACT_BITS` bits; they are among the n.
 
     Raises:
         HadError: A number is not positive, or the heads do not divide.
@@ -43,14 +46,24 @@ class LayerWorkload:
     bits_query: int = 1
     bits_key: int = 1
     bits_value: int = 16
+    exact: float = 0.0
 
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            if not math.isfinite(value) or value <= 0:
+            least = value >= 0 if item.name == "exact" else value > 0
+            if not (math.isfinite(value) and least):
                 raise HadError(f"{item.name} of a layer must be positive, found {value!r}")
         if self.heads % self.kv_heads:
             raise HadError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+
+    @property
+    def exact_loaded(self) -> float:
+        """Keys of one head that some query row needs in full precision.
+
+        The last keys of neighbouring rows are the same but for one.
+        """
+        return self.exact + self.query_length - 1 if self.exact else 0.0
 
     @property
     def passes(self) -> float:
@@ -101,6 +114,8 @@ class HeadPass:
         bits_key: Bits of a key element.
         bits_value: Bits of a value element.
         sharing: Head passes that share one load of their keys and values.
+        exact: Keys scored in full precision.
+        exact_loaded: Keys that some of the sharing passes score so.
     """
 
     keys: float
@@ -111,6 +126,8 @@ class HeadPass:
     bits_key: int
     bits_value: int
     sharing: float = 1.0
+    exact: float = 0.0
+    exact_loaded: float = 0.0
 
     @property
     def dense(self) -> bool:
@@ -129,6 +146,8 @@ def head_pass(layer: LayerWorkload) -> HeadPass:
         bits_key=layer.bits_key,
         bits_value=layer.bits_value,
         sharing=layer.query_length * (layer.heads // layer.kv_heads),
+        exact=layer.exact,
+        exact_loaded=layer.exact_loaded,
     )
 
 
@@ -202,6 +221,7 @@ class ModelGeometry:
         query_length: float | None = None,
         target: float | None = None,
         bits: tuple[int, int, int] = (1, 1, 16),
+        exact: int = 0,
     ) -> AttentionWorkload:
         """Return the workload of this model on `context` keys.
 
@@ -215,6 +235,7 @@ class ModelGeometry:
             query_length: Query rows, None for as many as keys; 1 for a decoding step.
             target: Tokens that the decoder writes, None for as many as `context`.
             bits: Bits of queries, keys and values.
+            exact: Keys of a query that are scored in full precision.
 
         Raises:
             HadError: A number is not positive.
@@ -223,7 +244,7 @@ class ModelGeometry:
             raise HadError(f"layers must be positive, found {self.layers}")
 
         def layer(keys: float, rows: float) -> LayerWorkload:
-            return self._layer(keys, rows, keep_count(n, keys, minimum), bits)
+            return self._layer(keys, rows, keep_count(n, keys, minimum), bits, exact)
 
         if not self.decoder_layers:
             return AttentionWorkload(self._stack(layer, context, query_length), self.name)
@@ -252,7 +273,7 @@ class ModelGeometry:
         return layer((written + 1) / 2, written), layer(context, written)
 
     def _layer(
-        self, keys: float, rows: float, kept: float, bits: tuple[int, int, int]
+        self, keys: float, rows: float, kept: float, bits: tuple[int, int, int], exact: int
     ) -> LayerWorkload:
         return LayerWorkload(
             heads=self.heads,
@@ -265,6 +286,7 @@ class ModelGeometry:
             bits_query=bits[0],
             bits_key=bits[1],
             bits_value=bits[2],
+            exact=min(exact, keys),
         )
 
 

@@ -253,6 +253,14 @@ class Task(ABC):
         """The task's score in points of 100, from the metrics of its main evaluation set."""
         return 100.0 * float(metrics[self.score])
 
+    def compared(self, metrics: dict[str, float]) -> dict[str, float]:
+        """The `scores` that follow from `teacher/<metric>` and `student/<metric>`."""
+        of = {
+            role: {k.removeprefix(f"{role}/"): v for k, v in metrics.items() if k.startswith(role)}
+            for role in ("teacher", "student")
+        }
+        return self.scores(of["teacher"], of["student"])
+
     def scores(self, teacher: dict[str, float], student: dict[str, float]) -> dict[str, float]:
         """How far the student is behind its teacher, by the metrics of their main evaluation set.
 

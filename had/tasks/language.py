@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -92,6 +91,7 @@ class LanguageTask(CausalTask):
     eval_sequences: int | None
     _train: list[Document] = field(default_factory=list, init=False, repr=False)
     _held_out: list[Document] = field(default_factory=list, init=False, repr=False)
+    _streams: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
     _bytes_per_token: float = field(default=1.0, init=False, repr=False)
 
     def problems(self) -> list[str]:
@@ -140,8 +140,9 @@ class LanguageTask(CausalTask):
         return TaskData(train, {"": evenly_spaced(evaluation, self.eval_sequences)})
 
     def _stream(self, tokenizer: Any, documents: Sequence[Document], part: str) -> Tensor:
-        parts = [self._vocabulary.ended(tokenizer, document) for document in documents]
-        stream = torch.from_numpy(np.concatenate(parts))
+        if part not in self._streams:  # another context cuts up the same tokens
+            self._streams[part] = torch.from_numpy(self._vocabulary.ended(tokenizer, documents))
+        stream = self._streams[part]
         if len(stream) <= self.context:
             raise HadError(
                 f"the {part} text has {len(stream)} tokens, too few for one sequence of "

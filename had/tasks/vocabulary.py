@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 END = "<|endoftext|>"
 _FORMAT = 1  # raise when training changes, so that older vocabularies are not reused
-_PIECE = 1 << 20  # characters a tokenizer call: bounded memory, and threads get work
+_PIECE = 1 << 18  # characters that one thread of a tokenizer call works on
+_TOGETHER = 16  # documents a call: bounded memory, and all threads get work
 
 
 @dataclass(frozen=True)
@@ -78,17 +79,37 @@ class Vocabulary(ABC):
 
     def tokens(self, tokenizer: Any, document: Document) -> NDArray[np.int32]:
         """Tokens of a document, (tokens,), without any that mark its beginning or end."""
-        text = document.text
-        pieces = [text[start : start + _PIECE] for start in range(0, len(text), _PIECE)]
-        if not pieces:
-            return np.zeros(0, dtype=np.int32)
-        encoded = tokenizer(pieces, add_special_tokens=False, verbose=False)["input_ids"]
-        return np.array([token for piece in encoded for token in piece], dtype=np.int32)
+        return next(self.each(tokenizer, [document]))
 
-    def ended(self, tokenizer: Any, document: Document) -> NDArray[np.int32]:
-        """Tokens of a document and, where there is such a token, the end of the text."""
-        end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        return np.concatenate([self.tokens(tokenizer, document), np.array(end, dtype=np.int32)])
+    def each(self, tokenizer: Any, documents: Sequence[Document]) -> Iterator[NDArray[np.int32]]:
+        """`tokens` of several documents, by as many threads as the tokenizer has."""
+        for first in range(0, len(documents), _TOGETHER):
+            texts = [document.text for document in documents[first : first + _TOGETHER]]
+            pieces = [
+                (owner, text[start : start + _PIECE])
+                for owner, text in enumerate(texts)
+                for start in range(0, len(text), _PIECE)
+            ]
+            encoded = self._encoded(tokenizer, [piece for _, piece in pieces])
+            for owner in range(len(texts)):
+                own = [ids for (of, _), ids in zip(pieces, encoded, strict=True) if of == owner]
+                yield np.concatenate([np.zeros(0, dtype=np.int32), *own])
+
+    @staticmethod
+    def _encoded(tokenizer: Any, pieces: list[str]) -> list[NDArray[np.int32]]:
+        if not pieces:
+            return []
+        encoded = tokenizer(
+            pieces, add_special_tokens=False, return_attention_mask=False, verbose=False
+        )
+        return [np.array(ids, dtype=np.int32) for ids in encoded["input_ids"]]
+
+    def ended(self, tokenizer: Any, documents: Sequence[Document]) -> NDArray[np.int32]:
+        """Tokens of documents, each followed by the end of the text where there is such a token."""
+        token = tokenizer.eos_token_id
+        end = np.array([] if token is None else [token], dtype=np.int32)
+        parts = [part for tokens in self.each(tokenizer, documents) for part in (tokens, end)]
+        return np.concatenate(parts)
 
 
 class OwnVocabulary(Vocabulary):
@@ -106,8 +127,9 @@ class ByteVocabulary(Vocabulary):
     def tokenizer(self, own: Callable[[], Any], train: Sequence[Document]) -> Any:
         return byte_tokenizer()
 
-    def tokens(self, tokenizer: Any, document: Document) -> NDArray[np.int32]:
-        return np.frombuffer(document.content, dtype=np.uint8).astype(np.int32)
+    def each(self, tokenizer: Any, documents: Sequence[Document]) -> Iterator[NDArray[np.int32]]:
+        for document in documents:
+            yield np.frombuffer(document.content, dtype=np.uint8).astype(np.int32)
 
 
 @dataclass(frozen=True)

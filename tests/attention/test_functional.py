@@ -11,11 +11,13 @@ import torch
 from had.attention import select
 from had.attention.functional import (
     ScaledN,
+    attend_to_scores,
     binarize,
     hamming_attention,
     keys_to_keep,
     masked_softmax,
     match_counts,
+    recent_keys,
     topn_mask,
 )
 
@@ -219,3 +221,40 @@ def test_masked_softmax_of_huge_scores_is_finite() -> None:
     scores = torch.tensor([[1e30, -1e30, 3.0], [1.0, 1.0, 1.0]])
     mask = torch.tensor([[True, True, False], [False, False, False]])
     assert masked_softmax(scores, mask).tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+
+
+def test_the_last_keys_are_kept_and_exact() -> None:
+    """One query on six keys: by hand, with units of 1 and a gain of 1."""
+    query = torch.tensor([[[[0.5, -0.5]]]])
+    key = torch.tensor(
+        [[[[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [9.0, -9.0], [1.0, 1.0], [2.0, 0]]]]
+    )
+    value = torch.eye(6)[None, None]
+    mask = torch.tensor([True, True, True, True, True, False])
+    options = {"sigma_query": 1.0, "sigma_key": 1.0, "scale": 1.0, "mask": mask}
+    found = hamming_attention(query, key, value, n=2, recent=1, **options)[0, 0, 0]
+    # Key 4 is the last in sight, with an exact score of 0; of the others keys 1 and 3 have equal
+    # bits (score 2), and there is room for one.
+    weights = torch.tensor([-math.inf, 2.0, -math.inf, -math.inf, 0.0, -math.inf]).softmax(0)
+    torch.testing.assert_close(found, weights)
+
+
+def test_exact_keys_beyond_n_are_kept() -> None:
+    allowed = torch.ones(1, 1, 1, 6, dtype=torch.bool)
+    always = recent_keys(allowed, recent=4)
+    assert always.squeeze().tolist() == [False, False, True, True, True, True]
+    scores, value = torch.zeros(1, 1, 1, 6), torch.eye(6)[None, None]
+    weights = attend_to_scores(scores, value, 2, allowed, always=always)
+    assert weights.squeeze().tolist() == [0, 0, 0.25, 0.25, 0.25, 0.25]
+
+
+def test_all_keys_exact_is_full_precision_attention() -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 2, 9, 8, requires_grad=True) for _ in range(3))
+    mask = torch.ones(9, 9, dtype=torch.bool).tril()
+    options = {"sigma_query": 1.0, "sigma_key": 1.0, "mask": mask}
+    ours = hamming_attention(query, key, value, n=9, recent=9, **options)
+    dense = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    torch.testing.assert_close(ours, dense)
+    gradients = [torch.autograd.grad(x.square().sum(), [query, key]) for x in (ours, dense)]
+    torch.testing.assert_close(*gradients)

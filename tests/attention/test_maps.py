@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -15,8 +17,12 @@ from tests.models.zoo import ZOO, build, output
 
 
 @pytest.mark.parametrize("name", ["timm_vit", "timm_deit_distilled", "vit"])
-@pytest.mark.parametrize("recipe", ["had", "had_plus", "topn_fp", "sab", "binary_attention"])
-def test_a_students_map_times_its_values_is_its_output(name: str, recipe: str) -> None:
+@pytest.mark.parametrize(
+    "recipe",
+    ["had", "had_plus", "topn_fp", "sab", "binary_attention", {"scale": "mean_abs", "recent": 2}],
+    ids=str,
+)
+def test_a_students_map_times_its_values_is_its_output(name: str, recipe: Any) -> None:
     model, inputs = build(name), ZOO[name].inputs()
     had.binarize(model, 3, recipe, calibration=[inputs])
     calls = watch_layers(model)

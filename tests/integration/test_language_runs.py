@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from transformers import AutoTokenizer
 
 import had
 from had.cli import main
+from had.errors import HadError
+from had.evaluation import evaluate_points
 from had.finished_run import evaluate_run
+from had.results.records import read_records
 from tests.integration.command_line import Ended, called
 
 TINY = (
@@ -64,6 +68,41 @@ def test_evaluating_again_gives_the_same(run: Path) -> None:
     again, before = evaluate_run(run), _metrics(run)
     for name in ("loss", "perplexity", "byte_perplexity", "bits_per_byte"):
         assert again[f"student/{name}"] == pytest.approx(before[f"student/{name}"], rel=1e-5)
+
+
+def test_at_its_own_settings_a_run_is_what_it_was(run: Path) -> None:
+    (record,) = evaluate_points(run, ["sparsity.n=4"])
+    metrics = _metrics(run)
+    for name in ("score/teacher", "score/student", "score/ratio"):
+        assert record[name] == pytest.approx(metrics[name], rel=1e-5)
+
+
+def test_a_run_is_evaluated_at_other_settings(run: Path, tmp_path: Path) -> None:
+    """Every combination leaves a record; with all keys kept only the bits are left to cost."""
+    changes = ["task.context=16,32", "sparsity.n=4,1.0"]
+    assert main(["eval", str(run), *changes, "--records", str(tmp_path)]) == 0
+    records = {(r["task.context"], r["n"]): r for r in read_records([tmp_path])}
+    assert sorted(records) == [(16, 1.0), (16, 4), (32, 1.0), (32, 4)]
+    assert "task.context=16" in records[16, 4]["overrides"]
+    for context in (16, 32):  # the teacher does not know of N, and sees more in a longer context
+        few, all_keys = records[context, 4], records[context, 1.0]
+        assert few["score/teacher"] == all_keys["score/teacher"]
+        assert few["score/student"] != all_keys["score/student"]
+    assert records[16, 4]["score/teacher"] != records[32, 4]["score/teacher"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.name=x", "model.name: only settings of sparsity and task can be others"),
+        ("task.contxt=16", "task.contxt: the run has no such setting"),
+        ("sparsity.n", "sparsity.n: must be key=value"),
+        ("sparsity.n=0", "sparsity.n=0: must be an integer of 1 or more"),
+    ],
+)
+def test_what_cannot_be_changed_is_refused(run: Path, change: str, message: str) -> None:
+    with pytest.raises(HadError, match=re.escape(message)):
+        next(evaluate_points(run, [change]))
 
 
 def test_the_table_shows_perplexities_as_they_are(

@@ -76,8 +76,12 @@ def evaluated(
 
 
 def counted(name: str, n: int | float, *batches: dict[str, Tensor]) -> AttentionWorkload:
+    return workload_of(student(name, n), *batches)
+
+
+def workload_of(module: Student, *batches: dict[str, Tensor]) -> AttentionWorkload:
     callback = HardwareCost(["standard"])
-    evaluated(student(name, n), batches, callback)
+    evaluated(module, batches, callback)
     workload = callback.workload()
     assert workload is not None
     return workload
@@ -110,6 +114,16 @@ def test_causal_rows_see_what_came_before() -> None:
     workload = counted("llama", 3, zoo.text())
     assert lengths(workload) == [pytest.approx((7.0, seen, kept))] * 2
     assert (workload.layers[0].heads, workload.layers[0].kv_heads) == (4, 2)
+
+
+@pytest.mark.parametrize(("name", "inputs"), [("llama", zoo.text), ("t5", zoo.text_to_text)])
+def test_exact_keys_are_counted_where_there_are_any(name: str, inputs: Any) -> None:
+    """2 of each row's keys, of its only one 1; cross attention has none."""
+    model = had.binarize(zoo.build(name), 3, {"scale": "mean_abs", "recent": 2})
+    layers = workload_of(Student(model), inputs()).layers
+    causal = (21 * 2 - 3) / 21 if name == "llama" else (6 * 2 - 1) / 6
+    expected = [causal] * 2 if name == "llama" else [2.0, 2.0, causal, 0.0, causal, 0.0]
+    assert [one.exact for one in layers] == pytest.approx(expected)
 
 
 def test_images_have_no_padding() -> None:

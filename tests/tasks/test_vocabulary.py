@@ -35,7 +35,7 @@ def test_a_byte_is_its_own_token() -> None:
 
 def test_bytes_need_not_be_text() -> None:
     document = Document("any", bytes(range(256)))
-    tokens = ByteVocabulary().ended(byte_tokenizer(), document)
+    tokens = ByteVocabulary().ended(byte_tokenizer(), [document])
     assert tokens.tolist() == list(range(257))
 
 
@@ -87,7 +87,8 @@ def test_a_vocabulary_is_trained_once_for_the_same_text(
 def test_the_models_own_tokenizer_adds_nothing_inside(tokenizer: PreTrainedTokenizerFast) -> None:
     vocabulary = OwnVocabulary()
     assert vocabulary.tokenizer(lambda: tokenizer, []) is tokenizer
-    assert vocabulary.ended(tokenizer, Document("a", b"a b good")).tolist() == [4, 5, 8]
+    documents = [Document("a", b"a b good"), Document("b", b""), Document("c", b"b")]
+    assert vocabulary.ended(tokenizer, documents).tolist() == [4, 5, 8, 5]
 
 
 def test_marks_and_line_ends_of_windows_are_dropped(

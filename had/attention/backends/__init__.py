@@ -11,6 +11,7 @@ from had.attention.backends.cpu import CpuBackend
 from had.attention.backends.cuda_decode import CudaDecodeBackend
 from had.attention.backends.eager import EagerBackend, ReferenceBackend
 from had.attention.backends.triton_decode import TritonDecodeBackend
+from had.attention.backends.triton_levels import TritonLevelsBackend
 from had.attention.backends.triton_rows import TritonRowsBackend
 
 __all__ = [
@@ -30,6 +31,7 @@ BACKENDS: dict[str, Backend] = {
         CudaDecodeBackend(),
         TritonDecodeBackend(),
         TritonRowsBackend(),
+        TritonLevelsBackend(),
         CpuBackend(),
         EagerBackend(),
         ReferenceBackend(),
@@ -44,13 +46,23 @@ def choose_backend(name: str, call: AttentionCall) -> Backend:
     Raises:
         ValueError: the name is unknown, or that backend does not support the call.
     """
-    return _choose(name, call.query.device.type, lambda backend: backend.supports(call))
+    return _choose(
+        name,
+        call.query.device.type,
+        lambda backend: _takes(backend, call) and backend.supports(call),
+    )
 
 
 def choose_packed_backend(name: str, call: PackedCall) -> Backend:
     """As `choose_backend`, among those that read the signs as bits."""
     device = f"{call.query.device.type}, from bits"
-    return _choose(name, device, lambda backend: backend.supports_packed(call))
+    return _choose(
+        name, device, lambda backend: _takes(backend, call) and backend.supports_packed(call)
+    )
+
+
+def _takes(backend: Backend, call: AttentionCall | PackedCall) -> bool:
+    return call.exact is None or backend.takes_exact_keys
 
 
 def _choose(name: str, where: str, supports: Callable[[Backend], bool]) -> Backend:

@@ -6,11 +6,29 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from had.attention.bits import unpack_signs
 from had.attention.divergence import AttentionTarget
 from had.attention.functional import TopN
+
+
+@dataclass(frozen=True)
+class ExactKeys:
+    """Keys that are scored in full precision and always kept; see `functional.recent_keys`.
+
+    Attributes:
+        query: (B, H, T, D), full precision.
+        key: (B, G, S, D), likewise.
+        gain: factor of their dot product.
+        recent: the last so many keys of a row.
+    """
+
+    query: Tensor
+    key: Tensor
+    gain: float
+    recent: int
 
 
 @dataclass(frozen=True)
@@ -27,6 +45,7 @@ class AttentionCall:
         bias: additive, broadcastable to (B, H, T, S); None for none.
         signs: query and key hold nothing but -1 and +1.
         weights: how kept keys weigh, a key of `had.attention.weighting.WEIGHTINGS`.
+        exact: keys that are no signs to this row; None for none.
     """
 
     query: Tensor
@@ -38,6 +57,7 @@ class AttentionCall:
     bias: Tensor | None = None
     signs: bool = False
     weights: str = "softmax"
+    exact: ExactKeys | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +76,7 @@ class PackedCall:
         gain: factor of the dot product, a number or a float32 tensor broadcastable to (B, H, 1, 1).
         mask: bool broadcastable to (B, H, T, S), True = allowed; None allows all.
         bias: additive, broadcastable to (B, H, T, S); None for none.
+        exact: keys that are no signs to this row; of all keys it may hold the last ones alone.
     """
 
     query: Tensor
@@ -66,19 +87,27 @@ class PackedCall:
     gain: Tensor | float
     mask: Tensor | None = None
     bias: Tensor | None = None
+    exact: ExactKeys | None = None
 
     def unpacked(self) -> AttentionCall:
         """The same call on signs in float32."""
         query, key = (unpack_signs(words, self.head_dim) for words in (self.query, self.key))
         value = self.value.float() if self.value.element_size() == 1 else self.value
         call = AttentionCall(query, key, value, self.n, self.gain, self.mask, self.bias)
-        return replace(call, signs=True)
+        return replace(call, signs=True, exact=self.exact and self._aligned(self.exact))
+
+    def _aligned(self, exact: ExactKeys) -> ExactKeys:
+        """The exact keys at the places of their signs; no row looks at what is in front of them."""
+        missing = self.key.shape[2] - exact.key.shape[2]
+        return replace(exact, key=F.pad(exact.key, (0, 0, missing, 0)))
 
 
 class Backend(ABC):
     """One implementation of Hamming attention, equal to the oracle wherever `supports` says yes."""
 
     name: ClassVar[str]
+    takes_exact_keys: ClassVar[bool] = False
+    """Whether some keys of a call may be scored in full precision."""
 
     @abstractmethod
     def supports(self, call: AttentionCall) -> bool:

@@ -31,6 +31,7 @@ class ReferenceBackend(Backend):
     """
 
     name: ClassVar[str] = "reference"
+    takes_exact_keys: ClassVar[bool] = True
     selection: Selection = staticmethod(functional.topn_mask)
 
     def __init__(self, map_elements: int = _MAP_ELEMENTS) -> None:
@@ -54,6 +55,8 @@ class ReferenceBackend(Backend):
     def distil(
         self, call: AttentionCall, target: AttentionTarget, real: Tensor | None
     ) -> tuple[Tensor, Tensor]:
+        if target.stride > 1:
+            return self.attend(call), self.divergence(call, target, real)
         chunks = self._chunks(call)
         if len(chunks) == 1 and call.key.shape[2] <= 2 * call.query.shape[3]:
             # Rows no longer than a query and a key: recomputing them would save nothing.
@@ -66,6 +69,19 @@ class ReferenceBackend(Backend):
             ]
             output, divergence = map(_joined, zip(*parts, strict=True))
         return output, mean_over_real_rows(divergence, real)
+
+    def divergence(
+        self, call: AttentionCall, target: AttentionTarget, real: Tensor | None
+    ) -> Tensor:
+        """That of `distil`, of the rows that the target compares, without the output."""
+        length = call.query.shape[2]
+        compared = slice(min(target.stride, length) - 1, None, target.stride)
+        call, target = rows_of(call, compared), target_rows(target, compared)
+        parts = [
+            _recomputed(_divergence, rows_of(call, rows), target_rows(target, rows))
+            for rows in self._chunks(call)
+        ]
+        return mean_over_real_rows(_joined(parts), _rows(real, compared))
 
     def _chunks(self, call: AttentionCall) -> list[slice]:
         """The query rows of the call, as many at a time as `map_elements` allows, at least one."""
@@ -84,7 +100,7 @@ class ReferenceBackend(Backend):
     def _weigh(self, call: AttentionCall, scores: Tensor) -> Tensor:
         weighting = WEIGHTINGS[call.weights]
         return functional.attend_to_scores(
-            scores, call.value, call.n, call.mask, self.selection, weighting
+            scores, call.value, call.n, call.mask, self.selection, weighting, _always(call, scores)
         )
 
 
@@ -95,6 +111,11 @@ class EagerBackend(ReferenceBackend):
     selection: Selection = staticmethod(select.topn_mask)
 
 
+def _divergence(call: AttentionCall, target: AttentionTarget) -> Tensor:
+    """Of every row (B, H, T)."""
+    return row_divergence(_scores(call), target.scores(), call.mask)
+
+
 def rows_of(call: AttentionCall, rows: slice) -> AttentionCall:
     """The call for some of its query rows; views, no copies."""
     return replace(
@@ -103,6 +124,7 @@ def rows_of(call: AttentionCall, rows: slice) -> AttentionCall:
         gain=_rows(call.gain, rows),
         mask=_rows(call.mask, rows),
         bias=_rows(call.bias, rows),
+        exact=call.exact and replace(call.exact, query=call.exact.query[:, :, rows]),
     )
 
 
@@ -122,7 +144,21 @@ def _joined(parts: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
 
 
 def _scores(call: AttentionCall) -> Tensor:
-    return functional.attention_scores(call.query, call.key, gain=call.gain, bias=call.bias)
+    scores = functional.attention_scores(call.query, call.key, gain=call.gain, bias=call.bias)
+    if (exact := call.exact) is None:
+        return scores
+    full = functional.attention_scores(exact.query, exact.key, gain=exact.gain, bias=call.bias)
+    always = _always(call, scores)
+    assert always is not None
+    return torch.where(always, full, scores)
+
+
+def _always(call: AttentionCall, scores: Tensor) -> Tensor | None:
+    """The keys that are exact, of the shape of the scores; None for none."""
+    if call.exact is None:
+        return None
+    allowed = functional.allowed_keys(scores, call.mask)
+    return functional.recent_keys(allowed, call.exact.recent)
 
 
 # Nothing here draws random numbers, so none need be repeated.

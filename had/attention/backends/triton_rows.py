@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from had.attention.backends.triton_rows_launch import RowSettings
 
 MAX_KEYS = 1024
+_MAX_KEYS_OF_SIGNS = 512  # beyond, counting levels (`triton_levels`) is faster than ranking a row
 _MAX_WIDTH = 128
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -44,6 +45,8 @@ class TritonRowsBackend(Backend):
     def distil(
         self, call: AttentionCall, target: AttentionTarget, real: Tensor | None
     ) -> tuple[Tensor, Tensor]:
+        if target.stride > 1:
+            return self.attend(call), EagerBackend().divergence(call, target, real)
         if not _comparable(call, target):
             return EagerBackend().distil(call, target, real)
         output, rows = _apply(call, target)
@@ -123,7 +126,7 @@ def _fits(call: AttentionCall) -> bool:
         units
         and call.weights == "softmax"
         and call.value.dtype in _FLOATS
-        and 1 <= call.key.shape[2] <= MAX_KEYS
+        and 1 <= call.key.shape[2] <= (_MAX_KEYS_OF_SIGNS if call.signs else MAX_KEYS)
         and max(widths) <= _MAX_WIDTH
         and mask_fits
         and bias_fits

@@ -5,6 +5,7 @@ from __future__ import annotations
 from had.hardware.components.arrays import (
     Adc,
     CamArray,
+    ExactMacs,
     ReprogrammedCam,
     RowUnit,
     ScoreMacs,
@@ -15,6 +16,7 @@ from had.hardware.components.base import Component, Tiling
 from had.hardware.components.memories import (
     DramGather,
     DramStream,
+    ExactKeyBits,
     KeyBits,
     KeyMemory,
     ScoreBits,
@@ -42,6 +44,8 @@ COMPONENTS: dict[str, type[Component]] = {
     "candidate_register": CandidateRegister,
     "dram_gather": DramGather,
     "dram_stream": DramStream,
+    "exact_key_bits": ExactKeyBits,
+    "exact_macs": ExactMacs,
     "key_bits": KeyBits,
     "key_memory": KeyMemory,
     "merge_top": MergeTop,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from had.errors import HadError
 from had.hardware.components.base import Component, Parallel, Tiling, ceil_div
 from had.hardware.technology import Unit
-from had.hardware.workload import HeadPass
+from had.hardware.workload import EXACT_BITS, HeadPass
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,23 @@ class ScoreMacs(MacArray):
 
     def products(self, work: HeadPass) -> float:
         return work.keys * work.dim
+
+
+@dataclass(frozen=True)
+class ExactMacs(MacArray):
+    """Query times key at full width, for the few keys that are no bits to this query."""
+
+    def width(self, work: HeadPass) -> int:
+        return EXACT_BITS
+
+    def products(self, work: HeadPass) -> float:
+        return work.exact * work.dim
+
+    def copies(self, work: HeadPass, tiling: Tiling) -> float:
+        return super().copies(work, tiling) if work.exact else 0.0
+
+    def uses(self, work: HeadPass, tiling: Tiling) -> float:
+        return super().uses(work, tiling) if work.exact else 0.0
 
 
 @dataclass(frozen=True)

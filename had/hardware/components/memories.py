@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from had.hardware.components.base import Component, Tiling, ceil_div
-from had.hardware.workload import HeadPass
+from had.hardware.workload import EXACT_BITS, HeadPass
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,20 @@ class KeyBits(BitMemory, KeyMemory):
 
 
 @dataclass(frozen=True)
+class ExactKeyBits(BitMemory):
+    """The query and the keys that are scored in full precision, in SRAM that is given per bit."""
+
+    def stored_bits(self, work: HeadPass, tiling: Tiling) -> float:
+        return self.read_bits(work)
+
+    def read_bits(self, work: HeadPass) -> float:
+        return (work.exact + 1) * work.dim * EXACT_BITS if work.exact else 0.0
+
+    def uses(self, work: HeadPass, tiling: Tiling) -> float:
+        return super().uses(work, tiling) if work.exact else 0.0
+
+
+@dataclass(frozen=True)
 class ValueBits(BitMemory, ValueMemory):
     """Values of one head in SRAM that is given per bit."""
 
@@ -188,6 +202,9 @@ class DramStream(Component):
     def bits_moved(self, work: HeadPass, tiling: Tiling) -> float:
         loaded = work.keys * (work.dim * work.bits_key + work.value_dim * work.bits_value)
         row = work.dim * work.bits_query + work.value_dim * self.output_bits
+        if work.exact:
+            loaded += work.exact_loaded * work.dim * EXACT_BITS
+            row += work.dim * EXACT_BITS
         return loaded / work.sharing + row
 
     def uses(self, work: HeadPass, tiling: Tiling) -> float:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from had.attention.functional import TopN, keys_to_keep
+from had.attention.functional import keys_to_keep
 from had.attention.module import HammingAttention, hamming_layers, real_tokens
 from had.hardware import AttentionWorkload, LayerWorkload, compare, evaluate, load_accelerator
 
@@ -74,10 +74,7 @@ class HardwareCost(pl.Callback):
         mask = kwargs.get("mask")
         # Layers of one forward pass usually share their mask: what it allows is counted once.
         if mask is None or self._counted is None or self._counted[0] is not mask:
-            self._counted = (
-                mask,
-                count_keys(query, key, mask, layer.options.topn, is_cross=layer.geometry.is_cross),
-            )
+            self._counted = mask, count_keys(query, key, mask, layer)
         self._seen[layer].add(self._counted[1])
 
     def _report(self, trainer: pl.Trainer) -> None:
@@ -118,12 +115,14 @@ class Counts:
         rows: real query rows.
         keys: keys that these rows may see, summed over rows.
         kept: keys that they keep, summed over rows.
+        exact: keys of these that they score in full precision.
     """
 
     samples: int
     rows: Tensor
     keys: Tensor
     kept: Tensor
+    exact: Tensor
 
 
 class LayerTally:
@@ -139,9 +138,9 @@ class LayerTally:
     def layer_workload(self) -> LayerWorkload:
         """The layer's mean sample: one-bit queries and keys, 16-bit values."""
         samples = sum(each.samples for each in self.counts)
-        rows, keys, kept = (
+        rows, keys, kept, exact = (
             float(torch.stack([getattr(each, name) for each in self.counts]).sum())
-            for name in ("rows", "keys", "kept")
+            for name in ("rows", "keys", "kept", "exact")
         )
         return LayerWorkload(
             heads=self.geometry.heads,
@@ -151,29 +150,28 @@ class LayerTally:
             query_length=rows / samples,
             key_length=keys / rows,
             n=kept / rows,
+            exact=exact / rows,
         )
 
 
 @torch.no_grad()
-def count_keys(
-    query: Tensor, key: Tensor, mask: Tensor | None, n: TopN, *, is_cross: bool = False
-) -> Counts:
+def count_keys(query: Tensor, key: Tensor, mask: Tensor | None, layer: HammingAttention) -> Counts:
     """Rows, allowed keys and kept keys of one call; padding counts for nothing.
 
     Args:
         query: (B, H, T, D).
         key: (B, G, S, D).
         mask: bool broadcastable to (B, H, T, S), True = allowed; taken as equal for all heads.
-        n: keys a row keeps, see `keys_to_keep`.
-        is_cross: whether queries and keys are tokens of different sequences.
+        layer: knows how many of them a row keeps, and in which precision.
     """
     batch, length, keys = query.shape[0], query.shape[2], key.shape[2]
     allowed = torch.full((batch, length), keys, device=query.device)
     real = torch.ones_like(allowed, dtype=torch.bool)
     if mask is not None:
         allowed = mask[:, 0].expand(batch, length, keys).sum(dim=-1)
-        if length == keys and not is_cross:
+        if length == keys and not layer.geometry.is_cross:
             real = real_tokens(mask).reshape(-1, length).expand(batch, length)
     allowed = allowed * real
-    kept = keys_to_keep(n, allowed)
-    return Counts(batch, real.sum(), allowed.sum(), kept.sum())
+    kept = keys_to_keep(layer.options.topn, allowed)
+    exact = allowed.clamp_max(layer.recent)
+    return Counts(batch, real.sum(), allowed.sum(), kept.sum(), exact.sum())

@@ -1,0 +1,151 @@
+"""A finished run's student and teacher under other settings: another N, another context."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from had.attention.module import hamming_layers
+from had.build import build
+from had.config.composing import axes
+from had.config.validate import check
+from had.distill.pair import TeacherStudent
+from had.errors import HadError
+from had.finished_run import reopened
+from had.lightning.fit import Phase, evaluate
+from had.models.convert import record_attention
+from had.models.source import ModelSource
+from had.results.record import environment, write_json
+from had.results.records import OVERRIDES, RECORD, read_record, record_name
+from had.runner import TEACHER, show_results, task_settings
+
+_GROUPS = ("sparsity", "task")  # whose settings can be others than those trained with
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run, its models and data in memory.
+
+    Attributes:
+        record: of the run.
+        models: its student and its teacher.
+        phase: what evaluating them takes.
+        preprocessor: of the student.
+    """
+
+    record: dict[str, Any]
+    models: TeacherStudent
+    phase: Phase
+    preprocessor: Any
+
+    @classmethod
+    def of(cls, directory: Path) -> Trained:
+        """The run in a directory.
+
+        Raises:
+            HadError: it is none, or its teacher is gone.
+        """
+        student, phase, preprocessor = reopened(directory)
+        task = phase.task
+        name = json.loads((directory / TEACHER).read_text())["name"]
+        source: ModelSource = build(phase.cfg.model).at(name)
+        source.check()
+        teacher = source.build(task.num_outputs, task.label_names, head=task.head, complete=True)
+        models = TeacherStudent(record_attention(teacher), student)
+        return cls(read_record(directory / RECORD), models, phase, preprocessor)
+
+    def at(self, changes: Sequence[str]) -> dict[str, Any]:
+        """Evaluates student and teacher under changed settings; the record of it.
+
+        Args:
+            changes: "sparsity.n=64", "task.context=1024", ...
+
+        Raises:
+            HadError: a setting is unknown, cannot be changed, or makes no sense.
+        """
+        phase = self._phase(changes)
+        n, minimum = phase.cfg.sparsity.n, phase.cfg.sparsity.minimum
+        for layer in hamming_layers(self.models.student):
+            layer.options = replace(layer.options, n=n, minimum=minimum)
+        metrics = evaluate(phase, phase.module(self.models))
+        metrics |= phase.task.compared(metrics)
+        show_results(phase.cfg, phase.task, metrics)
+        told = axes(phase.cfg) | task_settings(phase.task, phase.cfg)
+        return told | self._overrides(changes) | environment(self.record["seed"]) | metrics
+
+    def _phase(self, changes: Sequence[str]) -> Phase:
+        cfg = _changed(self.phase.cfg, changes)
+        task = copy.copy(self.phase.task)
+        for key, value in cfg.task.items():
+            if value != self.phase.cfg.task[key]:
+                setattr(task, key, value)
+        same = cfg.task == self.phase.cfg.task
+        data = self.phase.data if same else task.encode(self.preprocessor)
+        return replace(self.phase, cfg=cfg, task=task, data=data)
+
+    def _overrides(self, changes: Sequence[str]) -> dict[str, list[str]]:
+        """What sets the evaluation apart from its axes: N itself is one of these."""
+        kept = {text.partition("=")[0]: text for text in self.record.get(OVERRIDES, ())}
+        kept |= {text.partition("=")[0]: text for text in changes}
+        kept.pop("sparsity.n", None)
+        return {OVERRIDES: sorted(kept.values())}
+
+
+def evaluate_points(
+    directory: Path, changes: Sequence[str], records: Path | None = None
+) -> Iterator[dict[str, Any]]:
+    """Evaluates a finished run at every combination of settings, one after the other.
+
+    Args:
+        directory: a run directory; nothing in it is changed.
+        changes: "key=value,value,..." each.
+        records: folder that gets a record of every point; None for none.
+
+    Yields:
+        The records.
+
+    Raises:
+        HadError: the directory is no finished run, or a setting is not one that can be changed.
+    """
+    points = list(product(*map(_values, changes)))
+    trained = Trained.of(directory)
+    for point in points:  # all of them, before the first one takes its time
+        _changed(trained.phase.cfg, point)
+    for point in points:
+        record = trained.at(point)
+        if records is not None:
+            write_json(records / record_name(record), record)
+        yield record
+
+
+def _values(change: str) -> list[str]:
+    key, found, values = change.partition("=")
+    if not found or not values:
+        raise HadError(f"{change}: must be key=value or key=value,value,...")
+    return [f"{key}={value}" for value in values.split(",")]
+
+
+def _changed(cfg: DictConfig, changes: Sequence[str]) -> DictConfig:
+    """The configuration with settings changed, checked as before a run."""
+    cfg = copy.deepcopy(cfg)
+    for text in changes:
+        key = text.partition("=")[0]
+        group = key.partition(".")[0]
+        if group not in _GROUPS:
+            listed = " and ".join(_GROUPS)
+            raise HadError(f"{key}: only settings of {listed} can be others than in training")
+        if OmegaConf.select(cfg, key, default=_ABSENT) is _ABSENT:
+            raise HadError(f"{key}: the run has no such setting")
+    cfg.merge_with_dotlist(list(changes))
+    check(cfg)
+    return cfg
+
+
+_ABSENT = object()
