@@ -8,6 +8,7 @@ import os
 import signal
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from had.errors import HadError
 from had.lightning.callbacks.checkpoints import Checkpoints, checkpoint_step, newest_valid
 from had.lightning.callbacks.hardware import HardwareCost
 from had.lightning.callbacks.throughput import Throughput
+from had.lightning.compiling import compiled_blocks
 from had.lightning.data import ShuffledBatches, evaluation_loader, training_loader
 from had.lightning.module import DistillationModule
 from had.lightning.sharding import Sharded, WholeWeights
@@ -104,7 +106,6 @@ class Phase:
             schedule,
             sets,
             cuda_graphs=self.cfg.cuda_graphs,
-            compiled=self.cfg.compile,
             on_device=self.data.on_device,
         )
 
@@ -139,13 +140,15 @@ def fit(phase: Phase, module: DistillationModule) -> dict[str, float]:
         rank=trainer.global_rank,
         world_size=trainer.world_size,
     )
-    trainer.fit(
-        phase.module(with_copied_student(module.models)) if sharded else module,
-        training_loader(phase.data.train, batches),
-        _evaluation_loaders(phase),
-        ckpt_path=resume[0] if resume else None,
-        weights_only=True,
-    )
+    learner = phase.module(with_copied_student(module.models)) if sharded else module
+    with _blocks(phase, learner.models):
+        trainer.fit(
+            learner,
+            training_loader(phase.data.train, batches),
+            _evaluation_loaders(phase),
+            ckpt_path=resume[0] if resume else None,
+            weights_only=True,
+        )
     if sharded:  # what was sharded stays so, and only its copy can be evaluated and saved
         module.load_state_dict(whole.state)
     for callback in trainer.callbacks:
@@ -167,6 +170,12 @@ def evaluate(phase: Phase, module: DistillationModule) -> dict[str, float]:
         if isinstance(callback, HardwareCost):
             results |= callback.metrics
     return {name: float(value) for name, value in results.items()}
+
+
+def _blocks(phase: Phase, models: TeacherStudent | Alone) -> AbstractContextManager[None]:
+    """How the blocks of the models run while a student learns: compiled where that is wanted."""
+    compiles = phase.cfg.compile and isinstance(models, TeacherStudent)
+    return compiled_blocks(models) if compiles else nullcontext()
 
 
 def _is_sharded(cfg: DictConfig) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,7 +16,6 @@ from had.distill.losses import Signals, attention_loss, hidden_loss
 from had.distill.pair import Alone, TeacherStudent
 from had.distill.schedule import Schedule
 from had.errors import HadError
-from had.lightning.compiling import compiled_blocks
 from had.lightning.data import draw_seed
 from had.lightning.graphs import StepGraphs
 from had.lightning.parameters import is_matrix, narrow_linear_layers
@@ -40,7 +38,6 @@ class DistillationModule(pl.LightningModule):
         schedule: stages and learning rates by step.
         evaluation_sets: names of the evaluation sets, in the order of their data loaders.
         cuda_graphs: replay captured steps where the device and the trainer allow it.
-        compiled: compile the blocks of teacher and student while the student trains.
         on_device: finishes batches, before any captured step.
     """
 
@@ -54,15 +51,13 @@ class DistillationModule(pl.LightningModule):
         evaluation_sets: list[str],
         *,
         cuda_graphs: bool = True,
-        compiled: bool = False,
         on_device: OnDevice = FINISHED,
     ) -> None:
         super().__init__()
         self.student = models.student
         self.models, self.task, self.schedule = models, task, schedule
         self.evaluation_sets = evaluation_sets
-        self.cuda_graphs, self.compiled = cuda_graphs, compiled
-        self._fitting = ExitStack()
+        self.cuda_graphs = cuda_graphs
         self.on_device = on_device
         # By name, and now: of a sharded parameter each process sees a piece without a shape.
         self._decayed = {name for name, p in self.student.named_parameters() if is_matrix(p)}
@@ -92,11 +87,6 @@ class DistillationModule(pl.LightningModule):
             torch.manual_seed(hash((self.schedule.seed, self.global_rank)) % 2**63)
         self._stage = -1
         self._graphs = StepGraphs(self._step, self.student.parameters()) if self._fits() else None
-        if self.compiled and isinstance(self.models, TeacherStudent):
-            self._fitting.enter_context(compiled_blocks(self.models))
-
-    def on_fit_end(self) -> None:
-        self._fitting.close()
 
     def _fits(self) -> bool:
         """Whether steps can run as CUDA graphs: they own the gradients, which others must not."""

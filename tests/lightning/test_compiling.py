@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from had.distill.losses import attention_loss, hidden_loss
 from had.distill.pair import TeacherStudent, enclosing_blocks
-from had.lightning import module as lightning_module
+from had.lightning import fit as fitting
 from had.lightning.compiling import compiled_blocks
 from had.runner import run
 from tests.distill.test_pair import EVERYTHING, pair
@@ -64,7 +64,7 @@ def test_a_run_compiles_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         entered.append(models)
         return compiled_blocks(models, backend="eager")
 
-    monkeypatch.setattr(lightning_module, "compiled_blocks", eager)
+    monkeypatch.setattr(fitting, "compiled_blocks", eager)
     scores = run(tiny(tmp_path, "compile=true"))
     assert len(entered) == 1
     assert scores["score/student"] == run(tiny(tmp_path / "plain"))["score/student"]

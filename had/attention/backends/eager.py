@@ -90,17 +90,17 @@ class ReferenceBackend(Backend):
         return [slice(start, start + rows) for start in range(0, max(1, length), rows)]
 
     def _attend(self, call: AttentionCall) -> Tensor:
-        return self._weigh(call, _scores(call))
+        return self._weigh(call, *_scores(call))
 
     def _distil(self, call: AttentionCall, target: AttentionTarget) -> tuple[Tensor, Tensor]:
         """The output (B, H, T, V), and the divergence of every row (B, H, T)."""
-        scores = _scores(call)
-        return self._weigh(call, scores), row_divergence(scores, target.scores(), call.mask)
+        scores, always = _scores(call)
+        return self._weigh(call, scores, always), row_divergence(scores, target.scores(), call.mask)
 
-    def _weigh(self, call: AttentionCall, scores: Tensor) -> Tensor:
+    def _weigh(self, call: AttentionCall, scores: Tensor, always: Tensor | None) -> Tensor:
         weighting = WEIGHTINGS[call.weights]
         return functional.attend_to_scores(
-            scores, call.value, call.n, call.mask, self.selection, weighting, _always(call, scores)
+            scores, call.value, call.n, call.mask, self.selection, weighting, always
         )
 
 
@@ -113,7 +113,7 @@ class EagerBackend(ReferenceBackend):
 
 def _divergence(call: AttentionCall, target: AttentionTarget) -> Tensor:
     """Of every row (B, H, T)."""
-    return row_divergence(_scores(call), target.scores(), call.mask)
+    return row_divergence(_scores(call)[0], target.scores(), call.mask)
 
 
 def rows_of(call: AttentionCall, rows: slice) -> AttentionCall:
@@ -143,22 +143,15 @@ def _joined(parts: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
-def _scores(call: AttentionCall) -> Tensor:
+def _scores(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
+    """The scores (B, H, T, S), and which of them are exact; None for none."""
     scores = functional.attention_scores(call.query, call.key, gain=call.gain, bias=call.bias)
     if (exact := call.exact) is None:
-        return scores
+        return scores, None
     full = functional.attention_scores(exact.query, exact.key, gain=exact.gain, bias=call.bias)
-    always = _always(call, scores)
-    assert always is not None
-    return torch.where(always, full, scores)
-
-
-def _always(call: AttentionCall, scores: Tensor) -> Tensor | None:
-    """The keys that are exact, of the shape of the scores; None for none."""
-    if call.exact is None:
-        return None
     allowed = functional.allowed_keys(scores, call.mask)
-    return functional.recent_keys(allowed, call.exact.recent)
+    always = functional.recent_keys(allowed, exact.recent)
+    return torch.where(always, full, scores), always
 
 
 # Nothing here draws random numbers, so none need be repeated.

@@ -15,11 +15,8 @@ from torch import Tensor
 
 from had.attention.backends.base import AttentionCall, Backend
 from had.attention.backends.eager import EagerBackend
-from had.attention.backends.triton_rows import runs_interpreted, runs_on
+from had.attention.backends.triton_rows import FLOATS, MAX_WIDTH, runs_interpreted, runs_on
 from had.attention.divergence import AttentionTarget
-
-_MAX_WIDTH = 128
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class TritonLevelsBackend(Backend):
@@ -84,8 +81,8 @@ def _fits(call: AttentionCall) -> bool:
         call.signs
         and call.bias is None
         and call.weights == "softmax"
-        and call.value.dtype in _FLOATS
+        and call.value.dtype in FLOATS
         and min(call.query.shape[2], call.key.shape[2]) >= 1
-        and max(widths) <= _MAX_WIDTH
+        and max(widths) <= MAX_WIDTH
         and (call.mask is None or call.mask.dtype == torch.bool)
     )

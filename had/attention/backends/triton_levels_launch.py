@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from had.attention.backends.triton_levels_backward import level_key_grads, level_query_grads
 from had.attention.backends.triton_levels_forward import attend_levels, visible_keys
-from had.attention.backends.triton_rows_launch import rows_contiguous
+from had.attention.backends.triton_rows_launch import rows_contiguous, strides_of
 from had.attention.functional import TopN, keys_to_keep
 
 _ROWS, _KEYS, _WARPS = 64, 64, 4  # a tile, and the warps that work on it
@@ -118,7 +118,7 @@ class TopNLevels(torch.autograd.Function):
             attend_levels[(batch * heads * triton.cdiv(rows, _ROWS),)](
                 *(*units, exact.gain, value, gain, seen.need, seen.first, seen.beyond, mask),
                 *(output, level, cut, log_sum),
-                *(*map(_strides, units), value.stride(), gain.stride()),
+                *(*map(strides_of, units), value.stride(), gain.stride()),
                 *(seen.strides(heads), output.stride(), _mask_strides(mask, heads)),
                 *(rows, keys),
                 **_constants(query, key, value, exact),
@@ -146,7 +146,7 @@ class TopNLevels(torch.autograd.Function):
             *(level, cut, log_sum, delta, output_grad),
         )
         strides = (
-            *(*map(_strides, units), value.stride(), gain.stride()),
+            *(*map(strides_of, units), value.stride(), gain.stride()),
             *(ctx.seen.strides(heads), output_grad.stride()),
         )
         rest = (_mask_strides(mask, heads), rows, keys)
@@ -154,12 +154,12 @@ class TopNLevels(torch.autograd.Function):
         with torch.cuda.device_of(query):
             grads = (query_grad, exact_grads[0])
             level_query_grads[(batch * heads * triton.cdiv(rows, _ROWS),)](
-                *(*inputs, *grads, gain_grad, *strides, *map(_strides, grads), *rest), **constants
+                *(*inputs, *grads, gain_grad, *strides, *map(strides_of, grads), *rest), **constants
             )
             grads = (key_grad, exact_grads[1])
             level_key_grads[(batch * groups * triton.cdiv(keys, _KEYS),)](
                 *(*inputs, *grads, value_grad, *strides),
-                *(*map(_strides, grads), value_grad.stride(), *rest),
+                *(*map(strides_of, grads), value_grad.stride(), *rest),
                 **constants,
             )
         return query_grad, key_grad, *exact_grads, value_grad, gain_grad, None, None, None
@@ -190,10 +190,6 @@ def _steps(levels: int) -> int:
     while levels > 1:
         levels, steps = -(-levels // 3), steps + 1
     return steps
-
-
-def _strides(x: Tensor | None) -> tuple[int, ...]:
-    return (0, 0, 0, 0) if x is None else x.stride()
 
 
 def _mask_strides(mask: Tensor | None, heads: int) -> tuple[int, ...]:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 MAX_KEYS = 1024
 _MAX_KEYS_OF_SIGNS = 512  # beyond, counting levels (`triton_levels`) is faster than ranking a row
-_MAX_WIDTH = 128
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+MAX_WIDTH = 128
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class TritonRowsBackend(Backend):
@@ -121,13 +121,13 @@ def _fits(call: AttentionCall) -> bool:
     widths = (call.query.shape[-1], call.value.shape[-1])
     units = call.query.dtype == call.key.dtype == torch.float32
     mask_fits = call.mask is None or call.mask.dtype == torch.bool
-    bias_fits = call.bias is None or (call.bias.dtype in _FLOATS and not call.bias.requires_grad)
+    bias_fits = call.bias is None or (call.bias.dtype in FLOATS and not call.bias.requires_grad)
     return (
         units
         and call.weights == "softmax"
-        and call.value.dtype in _FLOATS
+        and call.value.dtype in FLOATS
         and 1 <= call.key.shape[2] <= (_MAX_KEYS_OF_SIGNS if call.signs else MAX_KEYS)
-        and max(widths) <= _MAX_WIDTH
+        and max(widths) <= MAX_WIDTH
         and mask_fits
         and bias_fits
     )
@@ -140,7 +140,7 @@ def _comparable(call: AttentionCall, target: AttentionTarget) -> bool:
         target.query.shape[:3] == call.query.shape[:3]
         and target.key.shape[2] == keys
         and heads % target.key.shape[1] == 0
-        and target.query.shape[3] <= _MAX_WIDTH
-        and {target.query.dtype, target.key.dtype} <= set(_FLOATS)
-        and (target.bias is None or target.bias.dtype in _FLOATS)
+        and target.query.shape[3] <= MAX_WIDTH
+        and {target.query.dtype, target.key.dtype} <= set(FLOATS)
+        and (target.bias is None or target.bias.dtype in FLOATS)
     )

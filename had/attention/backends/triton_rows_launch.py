@@ -78,11 +78,11 @@ def launch_forward(
             key.stride(),
             value.stride(),
             output.stride(),
-            _strides(teacher_query),
-            _strides(teacher_key),
-            _strides(mask),
-            _strides(bias),
-            _strides(teacher_bias),
+            strides_of(teacher_query),
+            strides_of(teacher_key),
+            strides_of(mask),
+            strides_of(bias),
+            strides_of(teacher_bias),
             rows,
             keys,
             **_constants(query, key, value, mask, teacher_query, teacher_key, settings),
@@ -151,7 +151,7 @@ def launch_backward(
     )
     strides = [query.stride(), key.stride(), value.stride(), output_grad.stride()]
     strides += [query_grad.stride()]
-    rest = [_strides(x) for x in (teacher_query, teacher_key, mask, bias, teacher_bias)]
+    rest = [strides_of(x) for x in (teacher_query, teacher_key, mask, bias, teacher_bias)]
     launch = {"num_warps": tiles.warps, "num_stages": tiles.stages}
     all_keys = keys <= tiles.keys
     with torch.cuda.device_of(query):
@@ -271,7 +271,8 @@ def _block_keys(keys: int) -> int:
     return max(32, triton.next_power_of_2(keys))
 
 
-def _strides(x: Tensor | None) -> tuple[int, ...]:
+def strides_of(x: Tensor | None) -> tuple[int, ...]:
+    """What a kernel is told of a tensor; zeros where there is none."""
     return (0, 0, 0, 0) if x is None else x.stride()
 
 
