@@ -51,6 +51,8 @@ class Case:
         mixed: sequences are 1/batch, 2/batch, ... of the longest, padded on the left.
         clustered: codes of keys drift and return, and queries are near some of them, instead of
             independent random bits.
+        value_bytes: 1: values of the Hamming contender are stored as float8.
+        codes: file with the signs of a student's queries and keys, see `read_codes`.
     """
 
     batch: int
@@ -61,12 +63,14 @@ class Case:
     width: int = 128
     mixed: bool = False
     clustered: bool = False
+    value_bytes: int = 2
+    codes: str = ""
 
     def floor_bytes(self) -> float:
         """What must be read: every real key's bits, and a value for every selected key."""
         bits = self.groups * self.keys * self.width / 8
         real = (self.batch + 1) / (2 * self.batch) if self.mixed else 1.0
-        return self.batch * (real * bits + self.heads * self.n * self.width * 2)
+        return self.batch * (real * bits + self.heads * self.n * self.width * self.value_bytes)
 
     def dense_bytes(self) -> float:
         return self.batch * self.groups * self.keys * self.width * 4.0
@@ -74,7 +78,9 @@ class Case:
     def name(self) -> str:
         marks = [f"B={self.batch}", f"{self.keys // 1024}k", f"N={self.n}"]
         marks += [f"{self.heads}/{self.groups} heads", f"d={self.width}"]
-        return ", ".join(marks + ["mixed lengths"] * self.mixed + ["clustered"] * self.clustered)
+        marks += ["mixed lengths"] * self.mixed + ["clustered"] * self.clustered
+        marks += ["float8 values"] * (self.value_bytes == 1)
+        return ", ".join(marks + ["codes of a student"] * bool(self.codes))
 
 
 CASES = (
@@ -86,6 +92,7 @@ CASES = (
     Case(1, 2**20, 10485),
     Case(8, 2**17, 512, clustered=True),
     Case(8, 2**17, 512, mixed=True),
+    Case(8, 2**17, 512, value_bytes=1),
     Case(8, 2**15, 512, width=64),
     Case(1, 2**15, 512, groups=32),
     Case(8, 2**15, 512, groups=4),
@@ -117,11 +124,33 @@ def make_inputs(case: Case, seed: int) -> Inputs:
         drift = torch.arange(case.keys, device="cuda") // 512 * 37 % 64
         key += 0.7 * topics[:, :, drift]
         query += 0.7 * topics[:, :, :1].repeat_interleave(case.heads // case.groups, 1)
+    if case.codes:
+        query, key = (signs.to(query) for signs in read_codes(Path(case.codes)))
+        key = key.roll(seed * case.keys // 7, dims=2)  # every set has its own order
     mask = _left_padding(case) if case.mixed else None
     bits = torch.cat([pack_signs(part) for part in key.split(1)])
+    stored = value.to(torch.float8_e4m3fn) if case.value_bytes == 1 else value
     gain = case.width**-0.5
-    packed = PackedCall(pack_signs(query), bits, value, case.width, case.n, gain, mask)
+    packed = PackedCall(pack_signs(query), bits, stored, case.width, case.n, gain, mask)
     return Inputs(query, key, value, packed)
+
+
+def read_codes(path: Path) -> tuple[Tensor, Tensor]:
+    """Signs of a student's queries (B, H, 1, D) and keys (B, G, S, D), of one layer.
+
+    The file holds them as `torch.save` writes a dict of `query` and `key`: real numbers whose signs
+    count, of any floating dtype.
+    """
+    codes = torch.load(path, weights_only=True)
+    query, key = codes["query"], codes["key"]
+    return torch.where(query >= 0, 1.0, -1.0), torch.where(key >= 0, 1.0, -1.0)
+
+
+def student_case(path: Path, n: int) -> Case:
+    """One step with a student's codes."""
+    query, key = read_codes(path)
+    (batch, groups, keys, width), heads = key.shape, query.shape[1]
+    return Case(batch, keys, n, heads, groups, width, codes=str(path))
 
 
 def _left_padding(case: Case) -> Tensor:
@@ -144,7 +173,7 @@ def reference(call: PackedCall) -> Tensor:
             scores = scores.masked_fill(~call.mask[b, 0], -torch.inf)
         best = scores.sort(dim=-1, descending=True, stable=True)
         weights = torch.softmax(best.values[:, : call.n].double() * call.gain, dim=-1)
-        value = call.value[b].repeat_interleave(shared, 0)
+        value = call.value[b].float().repeat_interleave(shared, 0)
         index = best.indices[:, : call.n, None].expand(-1, -1, value.shape[-1])
         rows.append(torch.einsum("hn,hnv->hv", weights, value.gather(1, index).double()))
     return torch.stack(rows)[:, :, None]
@@ -246,7 +275,8 @@ def measure_all(options: argparse.Namespace) -> dict[str, Any]:
     record: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
     record |= {"triton": triton.__version__, "rounds": options.rounds}
     record |= {"copy_bandwidth": bandwidth, "results": []}
-    for case in CASES:
+    student = [student_case(options.codes, options.n)] if options.codes else []
+    for case in [*CASES, *student]:
         torch.cuda.empty_cache()
         try:
             record["results"].append(run(case, options.rounds, bandwidth))
@@ -260,6 +290,8 @@ def measure_all(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--codes", type=Path, help="queries and keys of a student: one more case")
+    parser.add_argument("--n", type=int, default=512, help="keys that its queries keep")
     parser.add_argument("--out", type=Path, help="write the results as JSON")
     parser.add_argument("--from", dest="source", type=Path, help="results, instead of measuring")
     parser.add_argument("--fill", type=Path, help="document whose table is replaced")

@@ -106,6 +106,7 @@ class BinaryKeyLayer(CacheLayerMixin):
         if self._end + new <= self._key_buffer.shape[2]:
             return
         capacity = stored + new + max(_LEAST_ROOM, (stored + new) // 4)
+        capacity += capacity % 2  # heads' keys of 64 bits begin on boundaries of 16 bytes
         self._key_buffer, self._value_buffer = (
             _moved(buffer[:, :, self._start : self._end], capacity)
             for buffer in (self._key_buffer, self._value_buffer)

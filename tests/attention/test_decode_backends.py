@@ -18,8 +18,9 @@ from had.attention.backends import (
     PackedCall,
     choose_packed_backend,
     cuda_compile,
-    cuda_decode,
+    cuda_decode_plan,
 )
+from had.attention.backends.cuda_decode_plan import Shape, blocks_of, splits_of
 from had.attention.bits import pack_signs, unpack_signs
 from had.attention.functional import ScaledN, TopN, topn_mask
 
@@ -76,15 +77,17 @@ class Case:
         query = torch.randn(self.batch, self.heads, self.tokens, self.width, device=DEVICE)
         shape = (self.batch, self.groups, self.keys)
         # A view into a larger buffer, as a cache hands it over.
-        buffer = torch.randn(*shape[:2], self.keys + 64, self.width, device=DEVICE)
+        room = self.keys + 64 + self.keys % 2
+        buffer = torch.randn(*shape[:2], room, self.width, device=DEVICE)
         shared = self.heads // self.groups
         key = CODES[self.codes](buffer, query[:, ::shared, :1], self.keys)
         bits = pack_signs(key)[:, :, : self.keys]
-        value = torch.randint(0, 2, (*shape, self.value_width), device=DEVICE).to(self.dtype)
+        value = 2 * torch.randint(0, 2, (*shape, self.value_width), device=DEVICE) - 1
         gain = 0.004 * (1 + torch.rand(1, self.heads, 1, 1, device=DEVICE)) if self.gains else 0.004
         mask = None if self.mask is None else MASKS[self.mask](self.batch, self.keys)
         bits_query = pack_signs(query)
-        return PackedCall(bits_query, bits, 2 * value - 1, self.width, self.n, gain, mask)
+        values = value.to(self.dtype)
+        return PackedCall(bits_query, bits, values, self.width, self.n, gain, mask)
 
 
 def _hot(key: Tensor, query: Tensor, keys: int) -> Tensor:
@@ -138,9 +141,10 @@ def expected(call: PackedCall) -> Tensor:
 def check(backend: str, call: PackedCall) -> None:
     chosen = choose_packed_backend(backend, call)
     output, wanted = chosen.attend_packed(call), expected(call)
-    rounding = torch.finfo(call.value.dtype).eps
+    narrow = call.value.element_size() == 1
+    rounding = torch.finfo(output.dtype).eps
     allowed = rounding * wanted.abs() + 2e-5
-    assert output.dtype == call.value.dtype
+    assert output.dtype == (torch.float32 if narrow else call.value.dtype)
     assert ((output.double() - wanted).abs() <= allowed).all()
     assert torch.equal(output, chosen.attend_packed(call))
 
@@ -172,6 +176,7 @@ def test_triton_equals_the_definition(case: Case) -> None:
 LARGE = SMALL | {
     "eight rows": Case(heads=16),
     "six rows of three tokens": Case(tokens=3),
+    "float8": Case(dtype=torch.float8_e4m3fn),
     "narrow values": Case(value_width=64),
     "fraction of the allowed keys": Case(n=0.1, mask="left", keys=3001),
     "all of the allowed keys": Case(n=1.0, mask="scattered", keys=3001),
@@ -237,15 +242,57 @@ def test_triton_refuses_what_it_cannot_do() -> None:
     assert not TRITON.supports_packed(replace(Case().call(), bias=torch.zeros(1, device=DEVICE)))
 
 
+KERNELS = {
+    "cuda_decode_score.cu": (cuda_decode_plan.SCORE_THREADS, cuda_decode_plan.SCORE_SHARED_BYTES),
+    "cuda_decode_gather.cu": (
+        cuda_decode_plan.GATHER_THREADS,
+        cuda_decode_plan.GATHER_SHARED_BYTES,
+    ),
+}
+
+
 @pytest.mark.skipif(not cuda_compile.bindings_installed(), reason="needs cuda-bindings for NVRTC")
-def test_kernels_compile_without_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("source", KERNELS)
+def test_kernels_compile_without_a_device(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HAD_CACHE", str(tmp_path))
-    constants = {"WORDS": 2, "VALUE": 64, "BFLOAT16": 1, "ROWS": 4, "GROUP": 4, "MASKED": 1}
-    constants |= {"THREADS": cuda_decode.THREADS, "SHARED_BYTES": cuda_decode.SHARED_BYTES}
-    code = cuda_compile.machine_code("cuda_decode.cu", tuple(constants.items()), "sm_90a")
+    constants = {
+        "WORDS": 2,
+        "VALUE": 64,
+        "VALUE_BYTES": 2,
+        "BFLOAT16": 1,
+        "ROWS": 4,
+        "GROUP": 4,
+        "MASKED": 1,
+    }
+    constants |= dict(zip(("THREADS", "SHARED_BYTES"), KERNELS[source], strict=True))
+    code = cuda_compile.machine_code(source, tuple(constants.items()), "sm_90a")
     (kept,) = (tmp_path / "kernels").iterdir()
     assert code.startswith(b"\x7fELF")
     assert kept.read_bytes() == code
     kept.write_bytes(b"from the cache")
-    again = cuda_compile.machine_code("cuda_decode.cu", tuple(constants.items()), "sm_90a")
+    again = cuda_compile.machine_code(source, tuple(constants.items()), "sm_90a")
     assert again == b"from the cache"
+
+
+# Of 132 multiprocessors that hold three blocks each: one wave that fills them, as long as a split
+# keeps 4096 keys and every warp of a block a few.
+@pytest.mark.parametrize(
+    ("batch", "keys", "n", "splits", "blocks"),
+    [
+        (8, 131072, 512, 6, 1),
+        (1, 131072, 512, 32, 4),
+        (1, 32768, 512, 16, 4),
+        (1, 4096, 128, 4, 1),
+        (1, 2**20, 10485, 49, 4),
+        (64, 32768, 512, 1, 1),
+        (1, 1, 1, 1, 1),
+    ],
+)
+def test_cuda_work_is_divided_to_fill_the_device(
+    batch: int, keys: int, n: int, splits: int, blocks: int
+) -> None:
+    shape = Shape(0, batch, 32, 8, 1, keys, 4, 128, torch.bfloat16, (0, 0), (0, 0, 0), None, 1.0, n)
+    assert splits_of(shape, processors=132, resident=396) == splits
+    assert blocks_of(shape, processors=132) == blocks

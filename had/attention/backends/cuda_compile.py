@@ -1,4 +1,4 @@
-"""CUDA kernels from source at run time: compiled by NVRTC, kept on disk, launched as clusters.
+"""CUDA kernels from source at run time: compiled by NVRTC, kept on disk, launched.
 
 NVRTC and the driver's interface come with PyTorch's CUDA packages (`cuda-bindings`), so that users
 need neither a compiler nor a build step. Machine code is cached under `$HAD_CACHE/kernels` (default
@@ -50,7 +50,7 @@ class Kernel:
     Attributes:
         function: the driver's handle.
         threads: of a block.
-        shared_bytes: dynamic shared memory of a block.
+        shared_bytes: dynamic shared memory that a block may ask for.
     """
 
     function: Any
@@ -63,8 +63,8 @@ class Kernel:
         if blocks not in self._clusters:
             from cuda.bindings import driver
 
-            config = self._config((blocks, 1, 1), blocks, stream=0)
-            count = _checked(driver.cuOccupancyMaxActiveClusters(self.function, config))
+            launch = Launch(self, (blocks, 1, 1), cluster=blocks)
+            count = _checked(driver.cuOccupancyMaxActiveClusters(self.function, launch.config))
             self._clusters[blocks] = int(count)
         return self._clusters[blocks]
 
@@ -80,30 +80,65 @@ class Kernel:
                 return blocks
         return 1
 
-    def launch(self, grid: tuple[int, int, int], arguments: ctypes.Structure) -> None:
-        """Queue the kernel on PyTorch's current stream; grid[0] blocks form a cluster."""
+
+class Launch:
+    """How a kernel is launched, put together once for any number of launches.
+
+    Args:
+        kernel: the kernel.
+        grid: blocks.
+        cluster: blocks of a cluster, along the grid's first side.
+        overlapping: it may start before the kernel ahead of it in the stream has ended, for whose
+            results it waits by itself (`wait_for_earlier_kernels`).
+        shared_bytes: dynamic shared memory; None for all that the kernel may ask for.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        grid: tuple[int, int, int],
+        *,
+        cluster: int = 1,
+        overlapping: bool = False,
+        shared_bytes: int | None = None,
+    ) -> None:
         from cuda.bindings import driver
 
-        stream = torch.cuda.current_stream().cuda_stream
-        pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
-        config = self._config(grid, grid[0], stream)
-        _checked(driver.cuLaunchKernelEx(config, self.function, ctypes.addressof(pointers), 0))
-
-    def _config(self, grid: tuple[int, int, int], cluster: int, stream: int) -> Any:
-        from cuda.bindings import driver
-
-        attribute = driver.CUlaunchAttribute()
-        attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
-        shape = attribute.value.clusterDim
-        shape.x, shape.y, shape.z = cluster, 1, 1
         config = driver.CUlaunchConfig()
         config.gridDimX, config.gridDimY, config.gridDimZ = grid
-        config.blockDimX, config.blockDimY, config.blockDimZ = self.threads, 1, 1
-        config.sharedMemBytes = self.shared_bytes
-        config.hStream = stream
-        config.attrs = [attribute]
-        config.numAttrs = 1
-        return config
+        config.blockDimX, config.blockDimY, config.blockDimZ = kernel.threads, 1, 1
+        config.sharedMemBytes = kernel.shared_bytes if shared_bytes is None else shared_bytes
+        config.attrs = [_cluster_attribute(cluster), *[_overlap_attribute()] * overlapping]
+        config.numAttrs = len(config.attrs)
+        self.config = config
+        self._function = kernel.function
+        self._call = driver.cuLaunchKernelEx
+
+    def __call__(self, arguments: ctypes.Structure, stream: int) -> None:
+        """Queue the kernel on a stream."""
+        pointer = ctypes.c_void_p(ctypes.addressof(arguments))
+        self.config.hStream = stream
+        _checked(self._call(self.config, self._function, ctypes.addressof(pointer), 0))
+
+
+def _cluster_attribute(blocks: int) -> Any:
+    from cuda.bindings import driver
+
+    attribute = driver.CUlaunchAttribute()
+    attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+    shape = attribute.value.clusterDim
+    shape.x, shape.y, shape.z = blocks, 1, 1
+    return attribute
+
+
+def _overlap_attribute() -> Any:
+    from cuda.bindings import driver
+
+    attribute = driver.CUlaunchAttribute()
+    ids = driver.CUlaunchAttributeID
+    attribute.id = ids.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+    attribute.value.programmaticStreamSerializationAllowed = 1
+    return attribute
 
 
 @lru_cache(maxsize=256)

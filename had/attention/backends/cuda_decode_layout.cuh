@@ -1,68 +1,53 @@
-// Decoding: sizes, arguments, and what a block of the kernel holds in shared memory.
+// Decoding: sizes that its two kernels agree on, and their arguments.
+//
+// Compile-time constants: WORDS (32-bit words of a key, 2 or 4), VALUE (width of a value, 64 or 128),
+// VALUE_BYTES (of one of its elements: 1 for float8 e4m3, or 2), BFLOAT16 (2 bytes: else float16),
+// ROWS (1 .. 8 query rows that share a key head), GROUP (heads among them), MASKED, THREADS.
+
+#include "cuda_common.cuh"
 
 constexpr int WARPS = THREADS / 32;
-constexpr int SETS = ROWS <= 4 ? 2 : 1;        // keys that a row of a product's first operand holds
-constexpr int GROUP_KEYS = 32 * SETS;          // keys of two products
-constexpr int GROUPS = 4;                      // that a warp scores at a time
-constexpr int STAGE_KEYS = GROUPS * GROUP_KEYS;
-constexpr int STAGE_WORDS = STAGE_KEYS * WORDS;
-constexpr int STAGES = 2048 / STAGE_WORDS;     // 8 KB a warp
-constexpr int LISTED = 1024;                   // entries of a warp's list
-constexpr int BINS = 132;                      // scores 0 .. 128, padded to 16 bytes
-constexpr int PICKS = 8192 / ROWS / 4 * 4;     // of a row in a block at a time
-constexpr int ROW_WARPS = WARPS / ROWS;        // warps that gather for one row
-constexpr int PARTS = 16;                      // blocks of a cluster at most, and more than rows
+constexpr int RANGES = 8;  // of keys, in a split: one for each warp that scores them
+constexpr int BINS = 132;  // scores 0 .. 128, padded to 16 bytes
 
+// A row's keys are cut into splits and these into ranges. A range's list has room for all its keys:
+// it begins at the place of the first of them in an array as long as the row.
 struct Arguments {
   const u32* query;    // (B, H, T, WORDS), strides in words
   const u32* key;      // (B, G, S, WORDS)
   const char* value;   // (B, G, S, VALUE), strides in elements
-  const unsigned char* mask;  // (B, S) or null
+  const u8* mask;      // (B, S) or null
   const float* gain;   // (B, H) or null
-  char* output;        // (B, H, T, VALUE), contiguous
+  void* output;        // (B, H, T, VALUE), contiguous; float32 if values have one byte
+  u32* list;           // (B, G, ROWS, row_keys): key and, in the highest byte, its score
+  int* listed;         // (B, G, ROWS, splits, RANGES): entries of a list
+  int* histogram;      // (B, G, ROWS, splits, BINS): of the scores in the lists
+  int* allowed;        // (B, G, splits): keys that the mask allows
   i64 query_batch, query_head, query_token;
   i64 key_batch, key_head;
   i64 value_batch, value_head, value_key;
   i64 mask_batch;
   i64 gain_batch, gain_head;
+  i64 row_keys;
   double fraction;     // of the allowed keys to keep; 0: `keep` counts
   float gain_number;
   int heads, tokens, keys, keep;
-  u64* stamps;         // null, or times of block 0's phases
+  int splits, range_keys;
+  int sampled;         // whether a sample tells which keys to list; if not, all are
 };
 
-struct Row {
-  int level;        // keys below it are of no interest
-  int room;         // keys at the level that are kept
-  int top;          // the largest score
-  int above, ties;  // keys above and at the level in blocks of lower rank
-  float per_match;  // log2 of the weight that one more equal bit brings
-  float total;      // sum of the weights
-};
+// As `keys_to_keep`: N, or the ceiling of the fraction of the allowed keys; never more than allowed.
+DEVICE int keys_to_keep(const Arguments& a, int allowed) {
+  if (a.fraction == 0.) return min(a.keep, allowed);
+  return (int)ceil(__dmul_rn(__dmul_rn(a.fraction, (double)allowed), 1 - 1e-12));
+}
 
-// Written when all blocks have read their keys, or have no more than the ring's first stage to read.
-struct Late {
-  u32 picks[ROWS][PICKS];
-  float sums[WARPS][VALUE];
-  float parts[PARTS][VALUE];
-};
+// Row r of those that share a key head.
+DEVICE const u32* query_words(const Arguments& a, int batch, int head, int r) {
+  return a.query + batch * a.query_batch + (head * GROUP + r % GROUP) * a.query_head +
+         r / GROUP * a.query_token;
+}
 
-struct Shared {
-  u32 first_stage[WARPS][STAGE_WORDS];
-  union {
-    u32 more_stages[STAGES - 1][WARPS][STAGE_WORDS];
-    Late late;
-  };
-  u32 list[WARPS][LISTED];
-  int sample[ROWS][BINS], histogram[ROWS][BINS];
-  int above[ROWS][WARPS], ties[ROWS][WARPS];  // of a warp's range
-  int number[ROWS][WARPS], room[ROWS][WARPS];  // of its first kept key; for its keys at the level
-  Row row[ROWS];
-  u64 arrived[WARPS][STAGES], picked, summed;
-  int allowed, lacking;
-};
-static_assert(sizeof(Late) <= sizeof(Shared::more_stages), "");
-static_assert(sizeof(Shared) <= SHARED_BYTES, "the host reserves less than the kernel needs");
-static_assert(WARPS >= ROWS && WARPS <= 32, "warp r settles row r, its lane w stands for warp w");
-
-#define STAMP(phase) if (a.stamps && threadIdx.x == 0) a.stamps[(blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z)) * 8 + phase] = clock_ns();
+DEVICE const u32* key_words(const Arguments& a, int batch, int head, i64 key) {
+  return a.key + batch * a.key_batch + head * a.key_head + key * WORDS;
+}

@@ -16,15 +16,16 @@ constexpr int BLOCK = 512;            // scores that a warp loads at a time
 static_assert(WARPS == 32, "warp r's lane w stands for warp w");
 
 struct Arguments {
-  const unsigned char* scores;  // (rows, count), rows contiguous and 16-byte aligned
-  i64* indices;                 // (rows, keep)
-  i64 row;                      // stride of the scores
-  int count, keep;              // count: a multiple of 16
+  const u8* scores;  // (rows, count), rows contiguous and 16-byte aligned
+  i64* indices;      // (rows, keep)
+  i64 row;           // stride of the scores
+  int count, keep;   // count: a multiple of 16
 };
 
 struct Shared {
   u32 list[WARPS][LISTED];
-  int sample[BINS], histogram[BINS];
+  alignas(16) int sample[BINS];
+  alignas(16) int histogram[BINS];
   int above[WARPS], ties[WARPS];
   int level, room, above_before, ties_before;
   bool lacking;
@@ -32,7 +33,7 @@ struct Shared {
 static_assert(sizeof(Shared) <= SHARED_BYTES, "the host reserves less than the kernel needs");
 
 struct Range {
-  const unsigned char* scores;
+  const u8* scores;
   int start, count;
 };
 
@@ -133,27 +134,54 @@ DEVICE void take_sample(Shared& s, u32 word) {
 }
 
 DEVICE void find_level(Shared& s, const Arguments& a, int lane) {
-  Counts<8> counts = {};
-#pragma unroll
-  for (int i = 0; i < 8; i++) counts.bins[i] = s.sample[8 * lane + i];
-  const Cut cut = find_cut(counts, sample_goal(a.keep, 4 * THREADS, a.count), lane);
+  const float expected = (float)a.keep * (4 * THREADS) / a.count;
+  const Cut cut = find_cut(counts_of<8>(s.sample, lane), sample_goal(expected), lane);
   if (lane == 0) s.level = max(cut.level, 0);
 }
 
+// The histogram of all blocks of the cluster. `before`: the share of those of lower rank, whose
+// scores come first.
+struct ClusterCounts {
+  Counts<8> all, before;
+};
+
+DEVICE ClusterCounts cluster_counts(const int* histogram, int rank, int blocks, int lane) {
+  ClusterCounts counts = {};
+#pragma unroll 8
+  for (int block = 0; block < blocks; block++)
+#pragma unroll
+    for (int part = 0; part < 8; part += 4) {
+      const int4 v = load_remote4(histogram + 8 * lane + part, block);
+      const int own[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        counts.all.bins[part + i] += own[i];
+        counts.before.bins[part + i] += block < rank ? own[i] : 0;
+      }
+    }
+  return counts;
+}
+
 DEVICE void settle(Shared& s, const Arguments& a, int attempt, int rank, int blocks, int lane) {
-  const Counts<8> counts = cluster_counts<8>(s.histogram, rank, blocks, lane);
-  const Cut cut = find_cut(counts, a.keep, lane);
-  const Before before = before_block(counts, cut.level, lane);
+  const ClusterCounts counts = cluster_counts(s.histogram, rank, blocks, lane);
+  const Cut cut = find_cut(counts.all, a.keep, lane);
+  int above = 0, ties = 0;  // in the blocks of lower rank
+#pragma unroll
+  for (int i = 0; i < 8; i++) {
+    above += 8 * lane + i > cut.level ? counts.before.bins[i] : 0;
+    ties += 8 * lane + i == cut.level ? counts.before.bins[i] : 0;
+  }
+  above = warp_sum(above), ties = warp_sum(ties);
   if (lane) return;
   s.lacking = cut.level < 0;
   s.level = !s.lacking ? cut.level : attempt ? 0 : max(0, s.level - 16);
   s.room = a.keep - cut.above;
-  s.above_before = before.above, s.ties_before = before.ties;
+  s.above_before = above, s.ties_before = ties;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 topn_indices(const __grid_constant__ Arguments a) {
-  extern __shared__ __align__(128) char memory[];
+  SHARED_MEMORY(memory);
   Shared& s = *(Shared*)memory;
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int rank = cluster_rank(), blocks = gridDim.x;

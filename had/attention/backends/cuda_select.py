@@ -16,7 +16,7 @@ _MOST_SCORES = 2**24
 _SCORES_PER_BLOCK = 8192  # fewer are not worth another block
 
 
-class _Arguments(ctypes.Structure):
+class Arguments(ctypes.Structure):
     """The structure `Arguments` in `cuda_select.cu`."""
 
     _fields_: ClassVar = [
@@ -36,7 +36,7 @@ def supports(scores: Tensor) -> bool:
 
 def topn_indices(scores: Tensor, n: int) -> Tensor:
     """See `had.attention.select.topn_indices`."""
-    scores = _aligned(scores)
+    scores = aligned(scores)
     rows, count = scores.shape
     indices = torch.empty((rows, n), dtype=torch.int64, device=scores.device)
     if rows == 0:
@@ -47,12 +47,13 @@ def topn_indices(scores: Tensor, n: int) -> Tensor:
             *(THREADS, SHARED_BYTES, torch.cuda.current_device()),
         )
         blocks = kernel.cluster_size(rows, most=-(-count // _SCORES_PER_BLOCK))
-        arguments = _Arguments(scores.data_ptr(), indices.data_ptr(), scores.stride(0), count, n)
-        kernel.launch((blocks, rows, 1), arguments)
+        arguments = Arguments(scores.data_ptr(), indices.data_ptr(), scores.stride(0), count, n)
+        launch = cuda_compile.Launch(kernel, (blocks, rows, 1), cluster=blocks)
+        launch(arguments, torch.cuda.current_stream().cuda_stream)
     return indices
 
 
-def _aligned(scores: Tensor) -> Tensor:
+def aligned(scores: Tensor) -> Tensor:
     """Rows on boundaries of 16 bytes, a multiple of 16 long: zeros at the end are kept last."""
     short = -scores.shape[1] % 16
     fits = scores.stride(1) == 1 and scores.stride(0) % 16 == 0 and scores.data_ptr() % 16 == 0

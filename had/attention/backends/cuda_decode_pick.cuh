@@ -1,0 +1,162 @@
+// Decoding, kernel 2: which keys of a row are kept.
+
+constexpr int PICKS = 4096;  // kept keys that a block notes at a time
+static_assert(MOST_RANGES == THREADS, "a thread counts a range");
+
+struct Row {
+  int level;        // of the last kept key
+  int room;         // keys at the level that are kept
+  int top;          // the largest score
+  float per_match;  // log2 of the weight that one more equal bit brings
+  float total;      // sum of the weights
+};
+
+// Numbers of keys above and at the level.
+struct Found {
+  int above, ties;
+};
+
+struct Shared {
+  u32 staged[STAGED];
+  u32 picks[PICKS];
+  alignas(16) float sums[WARPS][VALUE];
+  float part[VALUE];
+  alignas(16) int total[BINS];
+  int first[MOST_RANGES + 1];
+  int listed[WARPS];                    // in the ranges of a warp's threads
+  int above[2][WARPS], ties[2][WARPS];  // keys above and at the level that a warp has found
+  Found of_split[MOST_RANGES / RANGES];
+  Row row;
+};
+static_assert(sizeof(Shared) <= SHARED_BYTES, "the host reserves less than the kernel needs");
+
+DEVICE float log2_per_match(const Arguments& a, int batch, int h) {
+  const float gain = a.gain ? a.gain[batch * a.gain_batch + h * a.gain_head] : a.gain_number;
+  return 2.f * gain * 1.4426950408889634f;
+}
+
+// The sum of a row's weights, of which the largest is 1.
+DEVICE float weight_sum(const Row& row, const Counts<4>& counts, int lane) {
+  float total = 0.f;
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    const int score = 4 * lane + i;
+    const int kept = score > row.level ? counts.bins[i] : score == row.level ? row.room : 0;
+    if (kept) total += kept * exp2f((score - row.top) * row.per_match);
+  }
+  return warp_sum(total) + (row.level == 128 ? row.room : counts.last);
+}
+
+// By one warp, from the row's histogram.
+DEVICE void settle(Shared& s, int keep, float per_match, int lane) {
+  const Counts<4> counts = counts_of<4>(s.total, lane);
+  const Cut cut = find_cut(counts, keep, lane);
+  int top = counts.last ? 128 : -1;
+#pragma unroll
+  for (int i = 0; i < 4; i++) top = counts.bins[i] ? max(top, 4 * lane + i) : top;
+  top = __reduce_max_sync(ALL, top);
+  Row row = {cut.level, keep - cut.above, top, per_match, 0.f};
+  row.total = weight_sum(row, counts, lane);
+  if (lane == 0) s.row = row;
+}
+
+// The row's histogram and where in the sequence of entries each range begins.
+DEVICE void add_up(Shared& s, const Arguments& a, i64 row, int warp, int lane) {
+  const int ranges = a.splits * RANGES, range = threadIdx.x;
+  const int listed = range < ranges ? a.listed[row * ranges + range] : 0;
+  if (threadIdx.x < BINS) {
+    const int* bin = a.histogram + row * a.splits * BINS + threadIdx.x;
+    int total = 0;
+    for (int split = 0; split < a.splits; split += 16)
+#pragma unroll
+      for (int i = 0; i < 16; i++)  // loads that do not wait for each other
+        total += split + i < a.splits ? bin[(split + i) * BINS] : 0;
+    s.total[threadIdx.x] = total;
+  }
+  const int before = sum_before(listed, lane);
+  if (lane == 31) s.listed[warp] = before + listed;
+  __syncthreads();
+  const int first = before + warp_sum(lane < warp ? s.listed[lane] : 0);
+  if (range <= ranges) s.first[range] = first;
+  if (range == THREADS - 1) s.first[THREADS] = first + listed;
+  __syncthreads();
+}
+
+// The histogram of all keys, scored again.
+DEVICE void count_again(Shared& s, const Rescored& source) {
+  __syncthreads();
+  for (int bin = threadIdx.x; bin < BINS; bin += THREADS) s.total[bin] = 0;
+  __syncthreads();
+#pragma unroll 1
+  for (int key = threadIdx.x; key < source.count; key += THREADS) {
+    const u32 entry = source.entry(key);
+    if (entry != NO_KEY) atomicAdd(&s.total[entry >> 24], 1);
+  }
+  __syncthreads();
+}
+
+// Notes the keys numbered from .. to - 1 among the first `count` staged entries, the lowest index
+// first. `before`: what has been found in the entries before these; is brought up to date.
+DEVICE void pick(Shared& s, Found& before, int count, int turn, int from, int to, int warp, int lane) {
+  const int level = s.row.level, room = s.row.room;
+  const u32 below = (1u << lane) - 1;
+  const int length = (count + 32 * WARPS - 1) / (32 * WARPS) * 32;
+  const int begin = warp * length, end = min(count, begin + length);
+  int above = 0, ties = 0;
+  for (int i = begin + lane; i < end; i += 32) {
+    const int score = s.staged[i] >> 24;
+    above += score > level && s.staged[i] != NO_KEY, ties += score == level;
+  }
+  above = warp_sum(above), ties = warp_sum(ties);
+  if (lane == 0) s.above[turn][warp] = above, s.ties[turn][warp] = ties;
+  __syncthreads();
+  above = lane < WARPS ? s.above[turn][lane] : 0, ties = lane < WARPS ? s.ties[turn][lane] : 0;
+  const Found found = {before.above + warp_sum(above), before.ties + warp_sum(ties)};
+  above = before.above + warp_sum(lane < warp ? above : 0);
+  ties = before.ties + warp_sum(lane < warp ? ties : 0);
+  before = found;
+  for (int i = begin; i < end; i += 32) {
+    const u32 entry = i + lane < end ? s.staged[i + lane] : NO_KEY;
+    const int score = entry >> 24;
+    const bool over = score > level && entry != NO_KEY, tie = score == level;
+    const u32 overs = __ballot_sync(ALL, over), tied = __ballot_sync(ALL, tie);
+    const int ties_before = ties + __popc(tied & below);
+    const int number = above + __popc(overs & below) + min(ties_before, room);
+    if ((over || tie && ties_before < room) && from <= number && number < to)
+      s.picks[number - from] = entry;
+    above += __popc(overs), ties += __popc(tied);
+  }
+}
+
+// Part of the sequence of entries, and what has been found before it.
+struct Stretch {
+  int begin, end;
+  Found before;
+};
+
+// The splits in which the keys numbered from .. to - 1 lie.
+DEVICE Stretch stretch_of(Shared& s, const Arguments& a, i64 row, int from, int to, int warp, int lane) {
+  const int level = s.row.level, room = s.row.room;
+#pragma unroll 1
+  for (int split = warp; split < a.splits; split += WARPS) {
+    const int* histogram = a.histogram + (row * a.splits + split) * BINS;
+    int above = 0, ties = 0;
+    for (int bin = lane; bin < BINS; bin += 32) {
+      const int count = histogram[bin];
+      above += bin > level ? count : 0, ties += bin == level ? count : 0;
+    }
+    above = warp_sum(above), ties = warp_sum(ties);
+    if (lane == 0) s.of_split[split] = {above, ties};
+  }
+  __syncthreads();
+  Stretch stretch = {0, 0, {0, 0}};
+  Found found = {0, 0};
+#pragma unroll 1
+  for (int split = 0; split < a.splits; split++) {
+    if (found.above + min(found.ties, room) < to) stretch.end = s.first[(split + 1) * RANGES];
+    found.above += s.of_split[split].above, found.ties += s.of_split[split].ties;
+    if (found.above + min(found.ties, room) <= from)
+      stretch.begin = s.first[(split + 1) * RANGES], stretch.before = found;
+  }
+  return stretch;
+}

@@ -1,0 +1,83 @@
+// Decoding, kernel 2: the average of the kept keys' values.
+
+constexpr int ELEMENTS = 16 / VALUE_BYTES;  // of a value that a lane adds up
+constexpr int LANES = VALUE / ELEMENTS;     // that share a value
+
+struct Sum {
+  float x[ELEMENTS];
+
+  // Adds weight times the elements in 16 bytes.
+  DEVICE void add(const uint4& packed, float weight) {
+    const u32 words[4] = {packed.x, packed.y, packed.z, packed.w};
+#pragma unroll
+    for (int i = 0; i < ELEMENTS / 2; i++) {
+      const float2 v = pair(words[i * VALUE_BYTES / 2], i);
+      x[2 * i] += weight * v.x, x[2 * i + 1] += weight * v.y;
+    }
+  }
+
+  // Elements 2i and 2i + 1 of the lane, from the word that holds them.
+  DEVICE static float2 pair(u32 word, int i) {
+    if (VALUE_BYTES == 1) return from_float16(from_float8(i & 1 ? word >> 16 : word));
+    return BFLOAT16 ? from_bfloat16(word) : from_float16(word);
+  }
+};
+
+// Adds the weighted values of the first `count` picks. `stride` of a value, in bytes.
+DEVICE void gather(Sum& sum, const Shared& s, const char* values, i64 stride, int count, int lane) {
+  constexpr int TOGETHER = THREADS / LANES, AHEAD = 4;
+  const char* column = values + lane % LANES * 16;
+  const int top = s.row.top;
+  const float per_match = s.row.per_match;
+  for (int i = threadIdx.x / LANES; i < count; i += AHEAD * TOGETHER) {
+    uint4 packed[AHEAD];
+    float weight[AHEAD];
+#pragma unroll
+    for (int k = 0; k < AHEAD; k++) {
+      const bool real = i + k * TOGETHER < count;
+      const u32 pick = real ? s.picks[i + k * TOGETHER] : 0;
+      packed[k] = real ? load_once(column + (pick & 0xffffff) * stride) : uint4{};
+      weight[k] = real ? exp2f(((int)(pick >> 24) - top) * per_match) : 0.f;
+    }
+#pragma unroll
+    for (int k = 0; k < AHEAD; k++) sum.add(packed[k], weight[k]);
+  }
+}
+
+DEVICE void write(void* output, i64 index, float x) {
+  if (VALUE_BYTES == 1)
+    ((float*)output)[index] = x;
+  else
+    ((unsigned short*)output)[index] = BFLOAT16 ? to_bfloat16(x) : to_float16(x);
+}
+
+// Adds the warps' sums in order, then the blocks', and divides by the weights' sum. `place` of the
+// row in the output.
+DEVICE void combine(Shared& s, Sum& sum, void* output, i64 place, int warp, int lane) {
+  const int rank = cluster_rank(), blocks = gridDim.x;
+#pragma unroll
+  for (int i = 0; i < ELEMENTS; i++)
+#pragma unroll
+    for (int step = 16; step >= LANES; step /= 2)
+      sum.x[i] += __shfl_xor_sync(ALL, sum.x[i], step);
+  if (lane < LANES)
+#pragma unroll
+    for (int i = 0; i < ELEMENTS; i += 4)
+      *(float4*)&s.sums[warp][lane * ELEMENTS + i] =
+          make_float4(sum.x[i], sum.x[i + 1], sum.x[i + 2], sum.x[i + 3]);
+  __syncthreads();
+  const int v = threadIdx.x;
+  float whole = 0.f;
+  if (v < VALUE)
+#pragma unroll
+    for (int k = 0; k < WARPS; k++) whole += s.sums[k][v];
+  if (blocks > 1) {
+    if (v < VALUE) s.part[v] = whole;
+    cluster_barrier();
+    if (rank == 0 && v < VALUE)
+      for (int block = 1; block < blocks; block++) whole += load_remote(&s.part[v], block);
+    cluster_barrier();  // no block ends before its sums have been read
+  }
+  if (rank || v >= VALUE) return;
+  write(output, place * VALUE + v, s.row.total > 0.f ? whole / s.row.total : 0.f);
+}

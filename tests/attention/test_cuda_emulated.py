@@ -1,0 +1,186 @@
+"""The CUDA kernels of `cuda_decode` and `cuda_select` on a CPU, in an emulation of their threads.
+
+`emulation/cuda_device.cuh` takes the place of the header with all that only a GPU can do; the rest
+is compiled as C++. That shows wrong results, missing barriers, and threads that wait in vain.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_decode_backends import Case, expected
+from torch import Tensor
+
+from had.attention.backends import cuda_decode_plan, cuda_select
+from had.attention.backends.base import PackedCall
+from had.attention.backends.cuda_decode_plan import Shape, scratch_sizes, template
+
+SOURCES = Path(cuda_decode_plan.__file__).parent
+EMULATION = Path(__file__).parent / "emulation"
+
+FLAGS = (
+    *("-O1", "-std=c++17", "-shared", "-fPIC", "-w", "-fno-strict-aliasing"),
+    *("-fno-gnu-unique", "-Wl,-Bsymbolic"),  # names are those of their library
+    *("-fsanitize=alignment,bounds", "-fsanitize-undefined-trap-on-error"),
+)
+pytestmark = [
+    pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler"),
+    pytest.mark.skipif(
+        (sys.platform, platform.machine()) != ("linux", "x86_64"),
+        reason="the emulation switches stacks on Linux on x86-64 only",
+    ),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run on the GPU itself"),
+]
+Build = Callable[[str, dict[str, int]], ctypes.CDLL]
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """A function that compiles a program of the emulation with constants, once each."""
+    folder = tmp_path_factory.mktemp("emulation")
+    for source in SOURCES.glob("cuda_*.cu"):
+        (folder / source.name).write_text(flattened(source.name))
+    libraries: dict[str, ctypes.CDLL] = {}
+
+    def compiled(program: str, constants: dict[str, int]) -> ctypes.CDLL:
+        options = [f"-D{name}={value}" for name, value in constants.items()]
+        library = folder / f"{len(libraries)}.so"
+        key = " ".join([program, *options])
+        if key not in libraries:
+            command = ["g++", *FLAGS, *options, f"-I{folder}", str(EMULATION / program)]
+            subprocess.run([*command, "-o", str(library)], check=True)
+            libraries[key] = ctypes.CDLL(str(library))
+        return libraries[key]
+
+    return compiled
+
+
+def flattened(name: str) -> str:
+    """A source with all it includes, but the header that the emulation replaces."""
+    if name == "cuda_device.cuh":
+        return ""
+    return re.sub(r'#include "([^"]+)"\n', lambda m: flattened(m[1]), (SOURCES / name).read_text())
+
+
+def attend(build: Build, call: PackedCall, splits: int, blocks: int, eager: bool) -> Tensor:
+    """Both kernels, with so many splits of the keys and so many blocks for a row's values."""
+    shape = Shape.of(call)
+    a = template(shape, splits)
+    size = (shape.batch, shape.heads, shape.tokens, shape.width)
+    output = torch.full(size, torch.nan, dtype=shape.output_dtype)
+    query = call.query.contiguous()
+    scratch = [torch.full((n,), 0x5A, dtype=torch.uint8) for n in scratch_sizes(shape, a)]
+    a.query, a.key, a.value = query.data_ptr(), call.key.data_ptr(), call.value.data_ptr()
+    a.output = output.data_ptr()
+    mask = None if call.mask is None else followed_by_garbage(call.mask)
+    a.mask = None if mask is None else mask.data_ptr()
+    a.gain = call.gain.data_ptr() if isinstance(call.gain, Tensor) else None
+    a.list, a.listed, a.histogram, a.allowed = (part.data_ptr() for part in scratch)
+    names = ("SCORE_THREADS", "SCORE_SHARED_BYTES", "GATHER_THREADS", "GATHER_SHARED_BYTES")
+    constants = dict(shape.constants()) | {name: getattr(cuda_decode_plan, name) for name in names}
+    library = build("decode.cpp", constants)
+    library.copy_eagerly(eager)
+    library.run_score(ctypes.byref(a), splits, shape.groups, shape.batch)
+    library.run_gather(ctypes.byref(a), blocks, shape.groups * shape.rows, shape.batch)
+    return output
+
+
+def followed_by_garbage(mask: Tensor) -> Tensor:
+    """The bytes of a mask, and others after them."""
+    garbage = torch.full((16,), 0xFE, dtype=torch.uint8)
+    return torch.cat([mask.flatten().view(torch.uint8), garbage])
+
+
+SINGLE = Case(batch=1, groups=1)
+HALF = Case(keys=131, width=64, value_width=64, dtype=torch.float16)
+CASES = {
+    "64 wide, odd number of keys": HALF,
+    "float8": replace(HALF, dtype=torch.float8_e4m3fn, value_width=128),
+    "one key": replace(SINGLE, keys=1, n=1),
+    "more wanted than there are": replace(SINGLE, keys=30, n=40),
+    "a sample": replace(SINGLE, keys=20011, n=100),
+    "ties everywhere": replace(SINGLE, keys=20000, n=512, codes="equal"),
+    "one hot region": replace(SINGLE, keys=20000, n=512, codes="hot"),
+    "more than is staged at a time": replace(SINGLE, keys=30000, n=0.4),
+    "eight rows": replace(SINGLE, heads=8, keys=20011, n=100),
+    "six rows of three tokens, 64 wide": replace(
+        SINGLE, heads=2, tokens=3, keys=20011, n=100, width=64, value_width=64
+    ),
+    "left padding, a gain for each head": Case(groups=1, keys=20011, mask="left", gains=True),
+    "a fraction of the allowed keys": Case(groups=1, keys=10011, n=0.01, mask="scattered"),
+    "all of the allowed keys": Case(groups=1, keys=3001, n=1.0, mask="scattered"),
+    "no key allowed": Case(groups=1, mask="none allowed"),
+}
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["late copies", "early copies"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_decoding_equals_the_definition(build: Build, case: Case, eager: bool) -> None:
+    call = case.call()
+    assert_equal(attend(build, call, splits=3, blocks=2, eager=eager), call)
+
+
+def assert_equal(output: Tensor, call: PackedCall) -> None:
+    wanted = expected(call)
+    allowed = torch.finfo(output.dtype).eps * wanted.abs() + 2e-5
+    assert ((output.double() - wanted).abs() <= allowed).all()
+
+
+def test_decoding_does_not_depend_on_the_layout(build: Build) -> None:
+    call = CASES["a sample"].call()
+    first = attend(build, call, splits=1, blocks=1, eager=False)
+    assert torch.equal(attend(build, call, splits=20, blocks=1, eager=False), first)
+
+
+def test_a_sample_that_misleads_costs_time_only(build: Build) -> None:
+    """All sampled keys are close to the query: the level that they give is too high."""
+    call = replace(SINGLE, keys=20011, n=4000).call()
+    distance = 20011 // 1024
+    for i in range(1024):  # as `sampled_key` in cuda_decode_score.cu
+        key = i * distance + (i * 2654435761 % 2**32 * distance >> 32)
+        call.key[:, :, key] = call.query[:, :1, 0]
+    assert_equal(attend(build, call, splits=3, blocks=2, eager=False), call)
+
+
+@pytest.mark.parametrize(
+    ("rows", "count", "n", "blocks", "value"),
+    [
+        (2, 131072, 512, 1, None),
+        (1, 500003, 5000, 8, None),
+        (3, 17, 17, 1, None),
+        (1, 40000, 20000, 2, None),
+        (1, 131072, 512, 2, 9),
+        (1, 131072, 512, 1, 0),
+    ],
+)
+def test_selection_equals_a_stable_sort(
+    build: Build, rows: int, count: int, n: int, blocks: int, value: int | None
+) -> None:
+    torch.manual_seed(count)
+    scores = (torch.randn(rows, count) * 5.7 + 64).round().to(torch.uint8)
+    if value is not None:
+        scores.fill_(value)
+    wanted = scores.argsort(dim=-1, descending=True, stable=True)[:, :n].sort(dim=-1).values
+    assert torch.equal(select(build, scores, n, blocks), wanted)
+
+
+def select(build: Build, scores: Tensor, n: int, blocks: int) -> Tensor:
+    scores = cuda_select.aligned(scores)
+    indices = torch.full((len(scores), n), -1)
+    a = cuda_select.Arguments(
+        scores.data_ptr(), indices.data_ptr(), scores.stride(0), scores.shape[1], n
+    )
+    constants = {"THREADS": cuda_select.THREADS, "SHARED_BYTES": cuda_select.SHARED_BYTES}
+    library = build("select.cpp", constants)
+    library.run_select(ctypes.byref(a), blocks, len(scores))
+    return indices
