@@ -16,6 +16,7 @@ from had.attention.backends.triton_rows_tiles import (
     add_bias,
     apply_mask,
     dot,
+    exp,
     head_of,
     keep_ranks,
     keep_scores,
@@ -55,27 +56,27 @@ def dot_products(
 
 
 @triton.jit
-def log_sum_exp(logits):
-    """Of every row of (t, s)."""
-    peak = tl.max(logits, axis=1)
-    return peak + tl.log(tl.sum(tl.exp(logits - peak[:, None]), axis=1))
-
-
-@triton.jit
 def row_divergence(student, teacher):
     """KL(teacher row || student row), and both rows' log-sum-exps, each (t,).
 
     Over the keys where neither is -inf. The others weigh exp(LOWEST) = 0, and where there are only
-    those, all logits and so all their differences are equal: no NaN and no further mask.
+    those, all logits and so all their differences are equal: no NaN and no further mask. Taken
+    apart into the mean of teacher - student under the teacher's weights and what normalises both,
+    so that the teacher's exponentials are needed once.
     """
     comparable = (student > float("-inf")) & (teacher > float("-inf"))
     student = tl.where(comparable, student, LOWEST)
     teacher = tl.where(comparable, teacher, LOWEST)
-    student_sum = log_sum_exp(student)
-    teacher_sum = log_sum_exp(teacher)
-    log_ratio = (teacher - teacher_sum[:, None]) - (student - student_sum[:, None])
-    contribution = tl.exp(teacher - teacher_sum[:, None]) * log_ratio
-    return tl.sum(contribution, axis=1), student_sum, teacher_sum
+    student_peak, teacher_peak = tl.max(student, axis=1), tl.max(teacher, axis=1)
+    student -= student_peak[:, None]
+    teacher -= teacher_peak[:, None]
+    student_log = tl.log(tl.sum(exp(student), axis=1))
+    weights = exp(teacher)
+    total = tl.sum(weights, axis=1)
+    teacher_log = tl.log(total)
+    mean = tl.sum(weights * (teacher - student), axis=1) / total
+    divergence = mean - (teacher_log - student_log)
+    return divergence, student_peak + student_log, teacher_peak + teacher_log
 
 
 @triton.jit
@@ -206,7 +207,7 @@ def attend_rows(
     store_bits(bits, first_row, kept, t, T, BLOCK_S)
 
     peak = tl.max(tl.where(kept, scores, LOWEST), axis=1)
-    weights = tl.where(kept, tl.exp(scores - peak[:, None]), 0.0)
+    weights = tl.where(kept, exp(scores - peak[:, None]), 0.0)
     total = tl.sum(weights, axis=1)
     total = tl.where(need > 0, total, 1.0)
     tl.store(statistics + (first_row + t) * 3, peak + tl.log(total), mask=real)

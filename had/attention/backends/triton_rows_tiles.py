@@ -76,6 +76,12 @@ def scale(factor, products):
 
 
 @triton.jit
+def exp(x):
+    """e^x; on a device without the steps that keep results below 2^-126 from becoming zero."""
+    return tl.exp(x) if INTERPRETED else libdevice.fast_expf(x)
+
+
+@triton.jit
 def add_bias(logits, bias, strides, b, h, t, s, inside):
     """logits + bias; `t` and `s` have the logits' rank, so either may run along the first axis."""
     if bias is not None:
@@ -188,7 +194,7 @@ def kept_weights(scores, bits, statistics, first_row, t, s, T, S, WORDS: tl.cons
     words = bits + first_row * WORDS + ((t * WORDS)[None, :] + (s // 32)[:, None])
     kept = (tl.load(words, mask=inside, other=0) >> (s % 32)[:, None]) & 1
     log_sum = tl.load(statistics + (first_row + t) * 3, mask=real, other=0.0)
-    return tl.where(kept != 0, tl.exp(scores - log_sum[None, :]), 0.0)
+    return tl.where(kept != 0, exp(scores - log_sum[None, :]), 0.0)
 
 
 @triton.jit
@@ -197,8 +203,8 @@ def divergence_gradient(scores, logits, statistics, first_row, t, real, allowed)
     rows = statistics + (first_row + t) * 3
     student_sum = tl.load(rows + 1, mask=real, other=0.0)
     teacher_sum = tl.load(rows + 2, mask=real, other=0.0)
-    student = tl.exp(scores - student_sum[None, :])
-    teacher = tl.exp(logits - teacher_sum[None, :])
+    student = exp(scores - student_sum[None, :])
+    teacher = exp(logits - teacher_sum[None, :])
     comparable = allowed & (scores > float("-inf")) & (logits > float("-inf"))
     return tl.where(comparable, student - teacher, 0.0)
 
