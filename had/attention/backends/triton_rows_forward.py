@@ -138,6 +138,7 @@ def attend_rows(
     BLOCK_S: tl.constexpr,
     CHUNK: tl.constexpr,
     VALUE_CHUNK: tl.constexpr,
+    RANK_STEPS: tl.constexpr,
 ):
     """Output, kept keys and row statistics of BLOCK_T query rows."""
     blocks = tl.cdiv(T, BLOCK_T)
@@ -200,10 +201,10 @@ def attend_rows(
     number = tl.sum(tl.where(scores > float("-inf"), 1, 0), axis=1)
     need = tl.load(counts + number).to(tl.float32)
     if SIGNS and bias is None:
-        kept = keep_ranks(ranks, need)
+        kept = keep_ranks(ranks, need, RANK_STEPS)
         scores = scores_from_ranks(ranks, factor, s, BLOCK_S)
     else:
-        kept = keep_scores(scores, need, s, BLOCK_S)
+        kept = keep_scores(scores, need, s, BLOCK_S, RANK_STEPS)
     store_bits(bits, first_row, kept, t, T, BLOCK_S)
 
     peak = tl.max(tl.where(kept, scores, LOWEST), axis=1)

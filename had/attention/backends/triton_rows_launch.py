@@ -91,6 +91,8 @@ def launch_forward(
             CHUNK=max(16, min(chunk, _block(query.shape[3]))),
             # More columns than rows: else the warps do not share the keys but repeat all scores.
             VALUE_CHUNK=max(32, min(chunk, _block(width))),
+            # Products of D signs times keys, and an index: what the ranks of a row lie within.
+            RANK_STEPS=((2 * query.shape[3] + 1) * tiles.keys).bit_length(),
             num_warps=tiles.warps,
             num_stages=tiles.stages,
         )

@@ -111,59 +111,81 @@ def ordered_image(x):
 
 
 @triton.jit
-def as_score(level, INTEGER: tl.constexpr):
-    """The float32 score a bisection level stands for."""
-    if INTEGER:
-        score = level.to(tl.float32)
-    else:
-        bits = tl.where(level >= 0, level, level ^ 0x7FFFFFFF)
-        score = bits.to(tl.float32, bitcast=True)
-    return score
+def as_score(level):
+    """The float32 score an ordered image stands for."""
+    bits = tl.where(level >= 0, level, level ^ 0x7FFFFFFF)
+    return bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def count_from(x, level, INTEGER: tl.constexpr):
-    """How many entries of every row reach the level, float32 (exact: rows are short)."""
-    return tl.sum(tl.where(x >= as_score(level, INTEGER)[:, None], 1.0, 0.0), axis=1)
+def count_from(x, least):
+    """How many entries of every row reach `least`, float32 (exact: rows are short)."""
+    return tl.sum(tl.where(x >= least[:, None], 1.0, 0.0), axis=1)
 
 
 @triton.jit
-def bisect(x, need, low, high, INTEGER: tl.constexpr):
-    """Levels low < high with count(x >= low) >= need > count(x >= high) and nothing in between.
+def halfway(low, high):
+    """The average of two int32 without overflow, rounded down."""
+    return (low & high) + ((low ^ high) >> 1)
 
-    Rows stop early, with high = low + 1, at a level that exactly `need` entries reach.
+
+@triton.jit
+def largest_reached(x, need, low, high, STEPS: tl.constexpr):
+    """The largest integer that `need` entries of every row reach, or any that exactly `need` do.
+
+    STEPS halvings always, though rows could stop early: to ask whether all of them have would make
+    the warps of a program wait for each other in every step.
+
+    Args:
+        x: integers (t, s) as float32, -inf where forbidden.
+        need: entries wanted, float32 (t,).
+        low: an integer that enough entries reach, int32 (t,).
+        high: one that too few reach, fewer than 2^STEPS above, int32 (t,).
+    """
+    for _ in range(STEPS):
+        middle = halfway(low, high)
+        enough = count_from(x, middle.to(tl.float32)) >= need
+        high = tl.where(enough, high, middle)
+        low = tl.where(enough, middle, low)
+    return low
+
+
+@triton.jit
+def bisect(x, need, low, high):
+    """Images low < high with count(x >= low) >= need > count(x >= high) and nothing in between.
+
+    Rows stop early, with high = low + 1, at an image that exactly `need` entries reach.
 
     Args:
         x: scores (t, s), -inf where forbidden.
         need: entries wanted, float32 (t,); rows that want none are left alone.
-        low: a level that enough entries reach, int32 (t,).
-        high: a level that too few reach, int32 (t,).
+        low: an image that enough entries reach, int32 (t,).
+        high: an image that too few reach, int32 (t,).
     """
     low = tl.where(need > 0, low, 0)
     high = tl.where(need > 0, high, 0)
-    # The average of two int32 without overflow, rounded down.
-    middle = (low & high) + ((low ^ high) >> 1)
+    middle = halfway(low, high)
     while tl.max(tl.where(middle > low, 1, 0), axis=0) > 0:
-        count = count_from(x, middle, INTEGER)
+        count = count_from(x, as_score(middle))
         high = tl.where(count == need, middle + 1, tl.where(count > need, high, middle))
         low = tl.where(count >= need, middle, low)
-        middle = (low & high) + ((low ^ high) >> 1)
+        middle = halfway(low, high)
     return low, high
 
 
 @triton.jit
-def keep_ranks(ranks, need):
-    """The `need` largest of distinct integers, -inf where forbidden."""
+def keep_ranks(ranks, need, STEPS: tl.constexpr):
+    """The `need` largest of distinct integers that lie within 2^STEPS, -inf where forbidden."""
     lowest = tl.min(tl.where(ranks > float("-inf"), ranks, float("inf")), axis=1)
     highest = tl.max(ranks, axis=1)
     lowest = tl.where(need > 0, lowest, 0.0).to(tl.int32)
     highest = tl.where(need > 0, highest, 0.0).to(tl.int32)
-    low, _ = bisect(ranks, need, lowest, highest + 1, True)
-    return ranks >= tl.where(need > 0, as_score(low, True), float("inf"))[:, None]
+    least = largest_reached(ranks, need, lowest, highest + 1, STEPS).to(tl.float32)
+    return ranks >= tl.where(need > 0, least, float("inf"))[:, None]
 
 
 @triton.jit
-def keep_scores(scores, need, s, BLOCK_S: tl.constexpr):
+def keep_scores(scores, need, s, BLOCK_S: tl.constexpr, STEPS: tl.constexpr):
     """The `need` largest float scores, -inf where forbidden; among equals the lowest index first.
 
     A bisection over the ordered images of the scores finds the threshold, at most 32 steps; only
@@ -171,9 +193,9 @@ def keep_scores(scores, need, s, BLOCK_S: tl.constexpr):
     """
     lowest = ordered_image(tl.min(tl.where(scores > float("-inf"), scores, float("inf")), axis=1))
     highest = ordered_image(tl.max(scores, axis=1))
-    low, high = bisect(scores, need, lowest, highest + 1, False)
-    least = tl.where(need > 0, as_score(low, False), float("inf"))[:, None]
-    above = as_score(high, False)[:, None]
+    low, high = bisect(scores, need, lowest, highest + 1)
+    least = tl.where(need > 0, as_score(low), float("inf"))[:, None]
+    above = as_score(high)[:, None]
     kept = scores >= least
     room = need - tl.sum(tl.where(scores >= above, 1.0, 0.0), axis=1)
     ties = tl.sum(tl.where(kept, 1.0, 0.0), axis=1) - (need - room)
@@ -181,8 +203,8 @@ def keep_scores(scores, need, s, BLOCK_S: tl.constexpr):
         tied = (scores >= least) & ~(scores >= above)
         backwards = tl.where(tied, (-s).to(tl.float32)[None, :], float("-inf"))
         first = tl.zeros_like(low) - BLOCK_S
-        cut, _ = bisect(backwards, room, first, first + (BLOCK_S + 1), True)
-        kept = kept & (~tied | (backwards >= as_score(cut, True)[:, None]))
+        cut = largest_reached(backwards, room, first, tl.zeros_like(low) + 1, STEPS)
+        kept = kept & (~tied | (backwards >= cut.to(tl.float32)[:, None]))
     return kept
 
 
