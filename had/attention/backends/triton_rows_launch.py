@@ -216,6 +216,9 @@ def _backward_tiles(keys: int, width: int, heavy: bool) -> _Tiles:
     else:
         rows, most, warps = 64, 64, 4
     block = min(most, _block_keys(keys))
+    if not heavy and width <= 128 < keys <= 256:
+        # All keys at once: one kernel for all gradients, which forms the scores once, not thrice.
+        return _Tiles(rows=16, keys=256, warps=8)
     return _Tiles(rows=rows, keys=block, warps=warps if block == most else 4)
 
 
