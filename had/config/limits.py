@@ -71,6 +71,7 @@ def _schedule_limits(name: str) -> list[Limit]:
         ),
         above_zero(f"{name}.epochs_factor"),
         above_zero(f"{name}.learning_rate_factor"),
+        above_zero(f"{name}.query_key_learning_rate", "must be greater than 0, or null"),
         share(f"{name}.warmup"),
         share(f"{name}.final_factor"),
         at_least(f"{name}.weight_decay", 0),

@@ -43,6 +43,18 @@ def room_for_exact_keys(values: Values) -> Iterator[str]:
         )
 
 
+def whole_projections(values: Values) -> Iterator[str]:
+    """Queries and keys learn at a pace of their own only where their weights are whole."""
+    rate = at(values, "schedule.query_key_learning_rate")
+    sharded = "sharding.Sharded" in str(at(values, "trainer.strategy._target_"))
+    if sharded and rate is not None:
+        yield (
+            f"schedule.query_key_learning_rate={rate}: under FSDP a process holds pieces of "
+            "weights in which queries and keys cannot be told apart; set it to null, or use "
+            "trainer=ddp"
+        )
+
+
 def stages(values: Values) -> Iterator[str]:
     """Every stage makes sense by itself."""
     for name in SCHEDULES:
@@ -169,6 +181,14 @@ def resume(values: Values) -> Iterator[str]:
 
 
 RULES: tuple[Rule, ...] = (
-    *(limits, minimum_of_a_share, room_for_exact_keys, stages, shares, teacherless),
+    *(
+        limits,
+        minimum_of_a_share,
+        room_for_exact_keys,
+        whole_projections,
+        stages,
+        shares,
+        teacherless,
+    ),
     *(head_widths, modality, model_directory, teacher, unlabelled, resume),
 )

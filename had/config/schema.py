@@ -90,6 +90,7 @@ class ScheduleConfig:
         epochs_factor: the schedule takes epochs times this.
         learning_rate: the task's.
         learning_rate_factor: the peak is learning_rate times this.
+        query_key_learning_rate: the peak for what makes queries and keys; None: as all else.
         warmup: share of the steps in which the learning rate rises to its peak.
         decay: its path from there, one of `DECAYS`.
         final_factor: where the decay ends, times the peak.
@@ -104,6 +105,7 @@ class ScheduleConfig:
     epochs_factor: float = 1.0
     learning_rate: float = MISSING
     learning_rate_factor: float = 1.0
+    query_key_learning_rate: float | None = None
     warmup: float = 0.0
     decay: str = "linear"
     final_factor: float = 0.0

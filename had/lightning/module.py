@@ -11,6 +11,7 @@ from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor, nn
 
 from had.attention.module import finish_relaxation, set_relaxation
+from had.attention.projections import query_key_weights
 from had.config import StageWeights
 from had.distill.losses import Signals, attention_loss, hidden_loss
 from had.distill.pair import Alone, TeacherStudent
@@ -18,6 +19,7 @@ from had.distill.schedule import Schedule
 from had.errors import HadError
 from had.lightning.data import draw_seed
 from had.lightning.graphs import StepGraphs
+from had.lightning.pace import Pace
 from had.lightning.parameters import is_matrix, narrow_linear_layers
 from had.lightning.scores import Scores
 from had.lightning.shares import of_whole_batch
@@ -192,6 +194,7 @@ class DistillationModule(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW; biases, norms and scales are not decayed. The schedule sets the rate by step."""
         config = self.schedule.config
+        rate = config.learning_rate * config.learning_rate_factor
         trained = [(n, p) for n, p in self.student.named_parameters() if p.requires_grad]
         decayed = [
             name.replace("_fsdp_wrapped_module.", "") in self._decayed for name, _ in trained
@@ -205,12 +208,16 @@ class DistillationModule(pl.LightningModule):
         ]
         optimizer = torch.optim.AdamW(
             groups,
-            lr=config.learning_rate * config.learning_rate_factor,
+            lr=rate,
             weight_decay=config.weight_decay,
             fused=self.device.type == "cuda" and self.trainer.scaler is None,
         )
-        factor = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.learning_rate_factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
+        if config.query_key_learning_rate is not None:
+            assert not isinstance(self.trainer.strategy, FSDPStrategy), "refused with the settings"
+            factor = config.query_key_learning_rate / rate
+            Pace(query_key_weights(self.student), factor).watch(optimizer)
+        path = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.learning_rate_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": path, "interval": "step"}}
 
     def configure_gradient_clipping(
         self,

@@ -26,6 +26,10 @@ def test_the_defaults_are_valid(compose) -> None:
         ("binarization.recent=9", "sparsity.n=8: the binarization.recent=9 last keys are among"),
         ("binarization.recent=-1", "binarization.recent=-1: must be 0 or more"),
         ("schedule.attention_stride=0", "schedule.attention_stride=0: must be 1 or more"),
+        (
+            "schedule.query_key_learning_rate=0",
+            "learning_rate=0.0: must be greater than 0, or null",
+        ),
         ("schedule.stages.0.share=0.5", "the shares 0.5 + 0.25 + 0.35 + 0.15 sum to 1.25"),
         ("schedule.stages.0.share=-0.25", "schedule.stages.0.share=-0.25: must not be negative"),
         ("schedule.stages.0.c=null", "schedule.stages.0.c is missing: a soft stage"),
@@ -146,3 +150,9 @@ def test_another_launcher_may_use_several_devices(compose) -> None:
 def test_a_sweep_cannot_be_resumed(compose) -> None:
     (line,) = validate(in_a_sweep(compose("resume=auto")))
     assert line.startswith("resume=auto: a sweep (-m) cannot be resumed")
+
+
+def test_sharded_projections_have_no_pace_of_their_own(compose) -> None:
+    assert validate(compose("trainer=ddp", "schedule.query_key_learning_rate=0.01")) == []
+    (line,) = validate(compose("trainer=fsdp", "schedule.query_key_learning_rate=0.01"))
+    assert line.startswith("schedule.query_key_learning_rate=0.01: under FSDP")
