@@ -195,19 +195,8 @@ class DistillationModule(pl.LightningModule):
         """AdamW; biases, norms and scales are not decayed. The schedule sets the rate by step."""
         config = self.schedule.config
         rate = config.learning_rate * config.learning_rate_factor
-        trained = [(n, p) for n, p in self.student.named_parameters() if p.requires_grad]
-        decayed = [
-            name.replace("_fsdp_wrapped_module.", "") in self._decayed for name, _ in trained
-        ]
-        groups = [
-            {"params": [p for (_, p), yes in zip(trained, decayed, strict=True) if yes]},
-            {
-                "params": [p for (_, p), yes in zip(trained, decayed, strict=True) if not yes],
-                "weight_decay": 0.0,
-            },
-        ]
         optimizer = torch.optim.AdamW(
-            groups,
+            self._parameter_groups(),
             lr=rate,
             weight_decay=config.weight_decay,
             fused=self.device.type == "cuda" and self.trainer.scaler is None,
@@ -218,6 +207,19 @@ class DistillationModule(pl.LightningModule):
             Pace(query_key_weights(self.student), factor).watch(optimizer)
         path = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": path, "interval": "step"}}
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        trained = [(n, p) for n, p in self.student.named_parameters() if p.requires_grad]
+        decayed = [
+            name.replace("_fsdp_wrapped_module.", "") in self._decayed for name, _ in trained
+        ]
+        return [
+            {"params": [p for (_, p), yes in zip(trained, decayed, strict=True) if yes]},
+            {
+                "params": [p for (_, p), yes in zip(trained, decayed, strict=True) if not yes],
+                "weight_decay": 0.0,
+            },
+        ]
 
     def configure_gradient_clipping(
         self,
