@@ -6,6 +6,8 @@ word's upper bits zero on both sides, so they never count as a difference.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -26,11 +28,12 @@ def pack_signs(x: Tensor) -> Tensor:
     Returns:
         int32 (..., ceil(D / 32)), contiguous.
     """
-    width = x.shape[-1]
-    bits = torch.nn.functional.pad(x >= 0, (0, words_for(width) * WORD - width))
-    places = torch.arange(WORD, device=x.device, dtype=torch.int32)
-    # Bits are distinct, so their sum is their union; bit 31 wraps to the sign, as it should.
-    return (bits.unflatten(-1, (-1, WORD)).to(torch.int32) << places).sum(-1, dtype=torch.int32)
+    bits = x >= 0
+    if missing := -x.shape[-1] % WORD:
+        bits = torch.nn.functional.pad(bits, (0, missing))
+    # Bits are distinct, so their sum is their union. Three kernels, for each costs time to launch.
+    parts = bits.view(*x.shape[:-1], words_for(x.shape[-1]), WORD) * _powers_of_two(x.device)
+    return parts.sum(-1, dtype=torch.int32)
 
 
 def unpack_signs(words: Tensor, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -38,3 +41,12 @@ def unpack_signs(words: Tensor, width: int, dtype: torch.dtype = torch.float32) 
     places = torch.arange(WORD, device=words.device, dtype=torch.int32)
     bits = (words.unsqueeze(-1) >> places) & 1
     return (2 * bits.flatten(-2)[..., :width] - 1).to(dtype)
+
+
+@cache
+def _powers_of_two(device: torch.device) -> Tensor:
+    """What every bit of a word counts, int32; the last is the sign."""
+    with torch.inference_mode(False):
+        return torch.tensor([*(1 << i for i in range(WORD - 1)), -(1 << (WORD - 1))]).to(
+            device=device, dtype=torch.int32
+        )
