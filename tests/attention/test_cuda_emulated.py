@@ -24,6 +24,7 @@ from torch import Tensor
 from had.attention.backends import cuda_decode_plan, cuda_select
 from had.attention.backends.base import PackedCall
 from had.attention.backends.cuda_decode_plan import Shape, scratch_sizes, template
+from had.attention.functional import ScaledN
 
 SOURCES = Path(cuda_decode_plan.__file__).parent
 EMULATION = Path(__file__).parent / "emulation"
@@ -118,6 +119,15 @@ CASES = {
     ),
     "left padding, a gain for each head": Case(groups=1, keys=20011, mask="left", gains=True),
     "a fraction of the allowed keys": Case(groups=1, keys=10011, n=0.01, mask="scattered"),
+    "a minimum beside a fraction": Case(
+        groups=1, keys=10011, n=ScaledN(0.01, 60), mask="scattered"
+    ),
+    "a minimum that fewer are allowed than": Case(
+        groups=1, keys=50, n=ScaledN(0.1, 45), mask="scattered"
+    ),
+    "a fraction beyond its minimum": Case(
+        groups=1, keys=10011, n=ScaledN(0.05, 60), mask="scattered"
+    ),
     "all of the allowed keys": Case(groups=1, keys=3001, n=1.0, mask="scattered"),
     "no key allowed": Case(groups=1, mask="none allowed"),
 }

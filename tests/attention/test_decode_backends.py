@@ -179,6 +179,7 @@ LARGE = SMALL | {
     "float8": Case(dtype=torch.float8_e4m3fn),
     "narrow values": Case(value_width=64),
     "fraction of the allowed keys": Case(n=0.1, mask="left", keys=3001),
+    "a minimum beside a fraction": Case(n=ScaledN(0.02, 80), mask="left", keys=10011),
     "all of the allowed keys": Case(n=1.0, mask="scattered", keys=3001),
     "one stage": Case(batch=1, keys=4133, n=128),
     "many stages": Case(batch=1, keys=131072, n=512),
