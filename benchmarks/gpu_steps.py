@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from had.attention.backends import PackedCall
-from had.attention.bits import pack_signs
+from had.attention.bits import pack_signs, unpack_signs
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Case:
         clustered: codes of keys drift and return, and queries are near some of them, instead of
             independent random bits.
         value_bytes: 1: values of the Hamming contender are stored as float8.
-        codes: file with the signs of a student's queries and keys, see `read_codes`.
+        codes: file with the signs of a student's queries and keys, of `student_codes.py`.
     """
 
     batch: int
@@ -102,7 +102,7 @@ def make_inputs(case: Case, seed: int) -> Inputs:
         key += 0.7 * topics[:, :, drift]
         query += 0.7 * topics[:, :, :1].repeat_interleave(case.heads // case.groups, 1)
     if case.codes:
-        query, key = (signs.to(query) for signs in read_codes(Path(case.codes)))
+        query, key = (signs.to(query) for signs in read_codes(Path(case.codes), "cuda"))
         key = key.roll(seed * case.keys // 7, dims=2)  # every set has its own order
     mask = _left_padding(case) if case.mixed else None
     bits = torch.cat([pack_signs(part) for part in key.split(1)])
@@ -112,15 +112,16 @@ def make_inputs(case: Case, seed: int) -> Inputs:
     return Inputs(query, key, value, packed)
 
 
-def read_codes(path: Path) -> tuple[Tensor, Tensor]:
-    """Signs of a student's queries (B, H, 1, D) and keys (B, G, S, D), of one layer.
+def read_codes(path: Path, device: str = "cpu") -> tuple[Tensor, Tensor]:
+    """Signs of a student's queries (B, H, 1, D) and keys (B, G, S, D), of one layer, -1 or +1.
 
-    The file holds them as `torch.save` writes a dict of `query` and `key`: real numbers whose signs
-    count, of any floating dtype.
+    Args:
+        path: what `student_codes.py` has written.
+        device: where they are wanted.
     """
     codes = torch.load(path, weights_only=True)
-    query, key = codes["query"], codes["key"]
-    return torch.where(query >= 0, 1.0, -1.0), torch.where(key >= 0, 1.0, -1.0)
+    query, key = (unpack_signs(codes[x].to(device), codes["head_dim"]) for x in ("query", "key"))
+    return query, key
 
 
 def student_case(path: Path, n: int) -> Case:
