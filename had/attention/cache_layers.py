@@ -80,10 +80,9 @@ class BinaryKeyLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         new = key_states.shape[2]
         self._make_room(new)
-        self._key_buffer[:, :, self._end : self._end + new] = pack_signs(key_states)
-        self._value_buffer[:, :, self._end : self._end + new] = _within(
-            value_states, self._value_buffer.dtype
-        )
+        self._key_buffer.narrow(2, self._end, new).copy_(pack_signs(key_states))
+        values = _within(value_states, self._value_buffer.dtype)
+        self._value_buffer.narrow(2, self._end, new).copy_(values)
         self._end += new
         self._seen += new
         keys, values = self._expose()
@@ -114,8 +113,9 @@ class BinaryKeyLayer(CacheLayerMixin):
         self._start, self._end = 0, stored
 
     def _expose(self) -> tuple[Tensor, Tensor]:
-        self.keys = self._key_buffer[:, :, self._start : self._end]
-        self.values = self._value_buffer[:, :, self._start : self._end]
+        stored = self._end - self._start
+        self.keys = self._key_buffer.narrow(2, self._start, stored)
+        self.values = self._value_buffer.narrow(2, self._start, stored)
         return self.keys, self.values
 
     def get_seq_length(self) -> int:

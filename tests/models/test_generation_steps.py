@@ -39,7 +39,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Kernels:
 
 
 def student(n: int | float, minimum: int = 1) -> nn.Module:
-    """Two layers of two query heads to a key head of 64, in bfloat16."""
+    """Two layers of two query heads to a key head of 64, converted to bfloat16 as a whole."""
     torch.manual_seed(0)
     config = LlamaConfig(
         hidden_size=256,
@@ -51,8 +51,8 @@ def student(n: int | float, minimum: int = 1) -> nn.Module:
         bos_token_id=None,
         eos_token_id=None,
     )
-    model = LlamaForCausalLM(config).to(torch.bfloat16).eval()
-    return had.binarize(model, n, minimum=minimum)
+    model = had.binarize(LlamaForCausalLM(config), n, minimum=minimum)
+    return model.to(torch.bfloat16).eval()
 
 
 def padded_on_the_left() -> Tensor:
