@@ -28,6 +28,32 @@ def pack_signs(x: Tensor) -> Tensor:
     Returns:
         int32 (..., ceil(D / 32)), contiguous.
     """
+    from had.attention.backends import cuda_pack
+
+    if not cuda_pack.supports(x):
+        return _pack(x)
+    words = torch.empty((*x.shape[:-1], words_for(x.shape[-1])), dtype=torch.int32, device=x.device)
+    cuda_pack.pack(x, words)
+    return words
+
+
+def pack_signs_into(words: Tensor, x: Tensor) -> None:
+    """Put the signs of x (B, G, T, D) where a cache has room for them.
+
+    Args:
+        words: int32 (B, G, T, ceil(D / 32)), its last dimension contiguous.
+        x: any floating dtype.
+    """
+    from had.attention.backends import cuda_pack
+
+    if cuda_pack.supports(x):
+        cuda_pack.pack(x, words)
+    else:
+        words.copy_(_pack(x))
+
+
+def _pack(x: Tensor) -> Tensor:
+    """`pack_signs` in PyTorch's own operations."""
     bits = x >= 0
     if missing := -x.shape[-1] % WORD:
         bits = torch.nn.functional.pad(bits, (0, missing))

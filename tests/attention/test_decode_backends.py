@@ -19,6 +19,7 @@ from had.attention.backends import (
     choose_packed_backend,
     cuda_compile,
     cuda_decode_plan,
+    cuda_pack,
 )
 from had.attention.backends.cuda_decode_plan import Shape, blocks_of, splits_of
 from had.attention.bits import pack_signs, unpack_signs
@@ -249,6 +250,7 @@ KERNELS = {
         cuda_decode_plan.GATHER_THREADS,
         cuda_decode_plan.GATHER_SHARED_BYTES,
     ),
+    "cuda_pack.cu": (cuda_pack.THREADS, 0),
 }
 
 
@@ -258,7 +260,7 @@ def test_kernels_compile_without_a_device(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HAD_CACHE", str(tmp_path))
-    constants = {
+    constants = dict(cuda_pack.CONSTANTS[torch.bfloat16]) | {
         "WORDS": 2,
         "VALUE": 64,
         "VALUE_BYTES": 2,
