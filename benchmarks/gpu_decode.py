@@ -187,7 +187,7 @@ def measure_all(options: argparse.Namespace) -> dict[str, Any]:
     record |= {"triton": triton.__version__, "rounds": options.rounds}
     record |= {"copy_bandwidth": bandwidth, "results": []}
     student = [student_case(options.codes, options.n)] if options.codes else []
-    for case in [*CASES, *student]:
+    for case in [*TARGETS, *student, *CASES[len(TARGETS) :]]:
         torch.cuda.empty_cache()
         try:
             record["results"].append(run(case, options.rounds, bandwidth))
