@@ -126,9 +126,9 @@ def read_codes(path: Path, device: str = "cpu") -> tuple[Tensor, Tensor]:
 
 def student_case(path: Path, n: int) -> Case:
     """One step with a student's codes."""
-    query, key = read_codes(path)
-    (batch, groups, keys, width), heads = key.shape, query.shape[1]
-    return Case(batch, keys, n, heads, groups, width, codes=str(path))
+    codes = torch.load(path, weights_only=True, mmap=True)
+    (batch, groups, keys, _), heads = codes["key"].shape, codes["query"].shape[1]
+    return Case(batch, keys, n, heads, groups, codes["head_dim"], codes=str(path))
 
 
 def _left_padding(case: Case) -> Tensor:
