@@ -5,21 +5,25 @@
 Backends run in turns in one process on the same tensors; the median of the rounds is reported,
 after every backend's output, divergence and gradients have been compared with the eager backend's.
 The compiled baseline is the eager backend under torch.compile (--compile). Replaying a CUDA graph
-(--graph) shows the kernels' own time where launching them on the host takes longer.
+(--graph) shows the kernels' own time where launching them on the host takes longer. Each layer is
+printed and written as soon as it is measured; kernels of a new shape take seconds to compile, so
+that no further layer is begun once --seconds are over.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
+from report import write_json
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -28,7 +32,7 @@ from had.attention.backends import BACKENDS, AttentionCall, Backend
 from had.attention.divergence import AttentionTarget
 from had.attention.functional import binarize
 
-SHAPES = [(64, 12, 128, 32), (64, 12, 128, 64), (32, 12, 512, 64), (256, 3, 197, 64)]
+SHAPES = [(64, 12, 128, 64), (256, 3, 197, 64), (32, 12, 512, 64), (64, 12, 128, 32)]
 BASELINE = "eager"
 Step = Callable[[], dict[str, Tensor]]
 
@@ -196,15 +200,14 @@ def measure(
     ]
 
 
-def table(results: list[Result], title: str) -> Table:
-    """One row a backend and layer; the ratio is the eager backend's time over this one's."""
-    view = Table(title=title)
+def table(results: list[Result]) -> Table:
+    """One row a backend; the ratio is the eager backend's time over this one's."""
+    view = Table()
     for heading in ("B, H, T, D", "units", "backend", "ms", "min .. max", "extra MiB"):
         view.add_column(heading, justify="left" if heading in ("units", "backend") else "right")
     view.add_column(f"time of {BASELINE} / this", justify="right")
+    baseline = next(result for result in results if result.backend == BASELINE)
     for result in results:
-        same = [r for r in results if (r.shape, r.units) == (result.shape, result.units)]
-        baseline = next(r for r in same if r.backend == BASELINE)
         view.add_row(
             ", ".join(map(str, result.shape)),
             result.units,
@@ -222,33 +225,52 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--rounds", type=int, default=30, help="timed rounds of every backend")
+    parser.add_argument("--rounds", type=int, default=20, help="timed rounds of every backend")
     parser.add_argument("--n", type=int, default=30, help="keys a row keeps")
     parser.add_argument("--dtype", default="bfloat16", help="of values and of the teacher")
     parser.add_argument("--compile", action="store_true", help="also eager under torch.compile")
     parser.add_argument("--graph", action="store_true", help="also replays of a CUDA graph")
     parser.add_argument("--shape", action="append", help="B,H,T,D instead of the default layers")
+    parser.add_argument(
+        "--seconds", type=float, default=20, help="after which no further layer is begun"
+    )
     parser.add_argument("--out", type=Path, help="write the results as JSON")
     return parser.parse_args()
 
 
+def measure_layer(shape: tuple[int, ...], signs: bool, options: argparse.Namespace) -> list[Result]:
+    """The backends that serve one layer."""
+    device, dtype = torch.device(options.device), getattr(torch, options.dtype)
+    layer = make_layer(shape, options.n, dtype, signs, device)
+    call = AttentionCall(**layer.leaves, n=options.n, mask=layer.mask, signs=signs)
+    names = [name for name in ("triton", BASELINE) if BACKENDS[name].supports(call)]
+    return measure(layer, {name: BACKENDS[name] for name in names}, options)
+
+
+def measure_all(shapes: list[tuple[int, ...]], options: argparse.Namespace) -> None:
+    """Measure layer by layer; what is done is printed and written even if a later one fails."""
+    end = time.perf_counter() + options.seconds
+    gpu = options.device.startswith("cuda")
+    name = torch.cuda.get_device_name(options.device) if gpu else "CPU"
+    record: dict[str, Any] = {"device": name, "torch": torch.__version__, "n": options.n}
+    record["results"] = []
+    console = Console(width=120)
+    console.print(f"Distilled attention, forward and backward, on {name}")
+    for shape, signs in product(shapes, (True, False)):
+        if time.perf_counter() > end:
+            console.print(f"{options.seconds:g} s are over: {shape} and further layers left out")
+            return
+        results = measure_layer(shape, signs, options)
+        console.print(table(results))
+        record["results"] += [asdict(result) for result in results]
+        if options.out:
+            write_json(options.out, record)
+
+
 def main() -> None:
     options = parse()
-    device, dtype = torch.device(options.device), getattr(torch, options.dtype)
     chosen = [tuple(map(int, text.split(","))) for text in options.shape or []]
-    results: list[Result] = []
-    for shape in chosen or SHAPES:
-        for signs in (True, False):
-            layer = make_layer(shape, options.n, dtype, signs, device)
-            call = AttentionCall(**layer.leaves, n=options.n, mask=layer.mask, signs=signs)
-            names = [name for name in ("triton", BASELINE) if BACKENDS[name].supports(call)]
-            results += measure(layer, {name: BACKENDS[name] for name in names}, options)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    Console().print(table(results, f"Distilled attention, forward and backward, on {name}"))
-    if options.out:
-        record = {"device": name, "torch": torch.__version__, "n": options.n}
-        record |= {"results": [asdict(r) for r in results]}
-        options.out.write_text(json.dumps(record, indent=2) + "\n")
+    measure_all(chosen or SHAPES, options)
 
 
 if __name__ == "__main__":

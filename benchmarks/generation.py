@@ -1,53 +1,89 @@
 """Tokens a second and memory of `generate()` with a long context: binary key cache against dense.
 
     python benchmarks/generation.py --out results/performance/generation.json
-    python benchmarks/generation.py --from FILE --write docs/performance.md
+    python benchmarks/generation.py --from results/performance/generation.json \
+        --write docs/performance.md
 
 One Llama-shaped model with random weights, once as a student with its binary key cache, once as it
 is with PyTorch's attention and a dynamic cache. The caches are filled with random keys and values
 in place of a prompt, so that decoding alone is timed; both continue by the same number of tokens,
-greedily, in turns.
+greedily, in turns. The first new token, with which a call sets up, is not counted. Every case is
+printed and written as soon as it is measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from report import fill, markdown, write_json
-from transformers import Cache, DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from rich.console import Console
+from torch import Tensor
+from transformers import (
+    Cache,
+    DynamicCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    StoppingCriteria,
+)
 
 import had
+
+BINARY, DENSE = "binary", "dense"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A context length.
+    """A batch and a context length.
 
     Attributes:
         batch: sequences.
         context: tokens in the cache before the first new one.
         n: keys a row of the student keeps.
+        tokens: that are timed.
     """
 
     batch: int
     context: int
     n: int
+    tokens: int
 
     def __str__(self) -> str:
         return f"B={self.batch}, {self.context // 1024}k, N={self.n}"
 
 
+@dataclass(frozen=True)
+class Contender:
+    """A model, and how an empty cache for it is made."""
+
+    model: PreTrainedModel
+    cache: Callable[[], Cache]
+
+
+class Clock(StoppingCriteria):
+    """Stops nothing: notes when the first new token is there."""
+
+    began: float | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        if self.began is None:
+            synchronize(input_ids.device)
+            self.began = time.perf_counter()
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
 def build(layers: int, device: str) -> PreTrainedModel:
     """A Llama of 32 query and 8 key heads of 128, in bfloat16 on a GPU."""
-    torch.manual_seed(0)
     config = LlamaConfig(
         hidden_size=4096,
         num_hidden_layers=layers,
@@ -59,12 +95,26 @@ def build(layers: int, device: str) -> PreTrainedModel:
         bos_token_id=None,
         eos_token_id=None,
     )
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    return LlamaForCausalLM(config).to(device, dtype).eval()
+    torch.manual_seed(0)
+    with torch.device(device):  # random numbers come from there: a CPU takes 16 ns each
+        model = LlamaForCausalLM(config)
+    return model.to(torch.bfloat16 if device == "cuda" else torch.float32).eval()
 
 
-def filled(cache: Cache, model: PreTrainedModel, case: Case) -> Cache:
-    """The cache after `context` random tokens, all layers."""
+def contenders(layers: int, n: int, device: str) -> dict[str, Contender]:
+    """The model as it is, and as a student that shares its weights."""
+    dense = build(layers, device)
+    student = copy.deepcopy(dense, {id(weight): weight for weight in dense.parameters()})
+    had.binarize(student, n=n)
+    return {
+        DENSE: Contender(dense, lambda: DynamicCache(config=dense.config)),
+        BINARY: Contender(student, lambda: had.BinaryKeyCache(student.config)),
+    }
+
+
+def filled(contender: Contender, case: Case) -> Cache:
+    """A cache after `context` random tokens, all layers."""
+    model, cache = contender.model, contender.cache()
     config = model.config
     shape = (case.batch, config.num_key_value_heads, case.context, config.head_dim)
     for layer in range(config.num_hidden_layers):
@@ -73,18 +123,26 @@ def filled(cache: Cache, model: PreTrainedModel, case: Case) -> Cache:
     return cache
 
 
-def seconds(model: PreTrainedModel, make: Callable[[], Cache], case: Case, tokens: int) -> float:
-    """Of one call of `generate` for so many new tokens, after a filled cache."""
-    cache = filled(make(), model, case)
+def run(contender: Contender, case: Case) -> tuple[float, float]:
+    """Tokens a second of one call after a filled cache, and its peak memory in GiB (0 on CPUs)."""
+    model, cache, clock = contender.model, filled(contender, case), Clock()
     ids = torch.randint(0, 1000, (case.batch, case.context + 1), device=model.device)
-    mask = torch.ones_like(ids)
-    synchronize(model.device)
-    began = time.perf_counter()
+    on_gpu = model.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     model.generate(
-        ids, attention_mask=mask, past_key_values=cache, max_new_tokens=tokens, do_sample=False
+        ids,
+        attention_mask=torch.ones_like(ids),
+        past_key_values=cache,
+        max_new_tokens=case.tokens + 1,
+        do_sample=False,
+        stopping_criteria=[clock],
     )
     synchronize(model.device)
-    return time.perf_counter() - began
+    assert clock.began is not None
+    rate = case.batch * case.tokens / (time.perf_counter() - clock.began)
+    return rate, torch.cuda.max_memory_allocated() / 2**30 if on_gpu else 0.0
 
 
 def synchronize(device: torch.device) -> None:
@@ -92,92 +150,104 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def rate(model: PreTrainedModel, make: Callable[[], Cache], case: Case, tokens: int) -> float:
-    """Tokens a second: what a call's tokens take beyond those of a call for a single one."""
-    longer, shorter = (seconds(model, make, case, count) for count in (tokens + 1, 1))
-    return case.batch * tokens / (longer - shorter)
+def measure(case: Case, models: dict[str, Contender], rounds: int, limit: float) -> dict[str, Any]:
+    """Both ways of one case, in turns: medians of tokens a second, peak memory.
 
-
-def measure(case: Case, layers: int, tokens: int, rounds: int, device: str) -> dict[str, Any]:
-    """Both ways of one case, in turns; medians of tokens a second, peak memory."""
-    dense = build(layers, device)
-    student = had.binarize(build(layers, device), n=case.n)
-    contenders: dict[str, tuple[PreTrainedModel, Callable[[], Cache]]] = {
-        "dense": (dense, lambda: DynamicCache(config=dense.config)),
-        "binary": (student, lambda: had.BinaryKeyCache(student.config)),
-    }
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    Args:
+        case: what is measured.
+        models: the contenders.
+        rounds: at most, after a first one that compiles kernels and is not counted.
+        limit: seconds after which no further round begins.
+    """
+    end = time.perf_counter() + limit
+    for each in models.values():
+        run(each, replace(case, tokens=2))
+    rates: dict[str, list[float]] = {name: [] for name in models}
     peaks: dict[str, float] = {}
-    for turn in range(rounds + 1):
-        for name, (model, make) in contenders.items():
-            if device == "cuda":
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
-            value = rate(model, make, case, tokens)
-            if turn:  # the first compiles
-                rates[name].append(value)
-            if device == "cuda":
-                peaks[name] = torch.cuda.max_memory_allocated() / 2**30
+    for turn in range(rounds):
+        if turn and time.perf_counter() > end:
+            break
+        for name, each in models.items():
+            rate, peaks[name] = run(each, case)
+            rates[name].append(rate)
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    sizes = {name: filled(make(), model, case) for name, (model, make) in contenders.items()}
-    memory = sizes["binary"].memory()
+    memory = filled(models[BINARY], replace(case, context=1)).memory(case.context)
     return {
         "case": str(case),
+        "tokens": case.tokens,
+        "rounds": len(rates[BINARY]),
         "tokens_per_s": medians,
-        "ratio": medians["binary"] / medians["dense"],
+        "ratio": medians[BINARY] / medians[DENSE],
         "peak_gib": peaks,
-        "cache_bytes": {"binary": memory.binary, "dense": memory.dense},
+        "cache_bytes": {BINARY: memory.binary, DENSE: memory.dense},
     }
+
+
+def measure_all(options: argparse.Namespace) -> dict[str, Any]:
+    """Run the cases; what is done is written even if a later one fails."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    record: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "layers": options.layers,
+        "cases": [],
+    }
+    console = Console(width=200)
+    models = contenders(options.layers, options.n, device)
+    for batch in options.batch:
+        case = Case(batch, options.context, options.n, options.tokens)
+        try:
+            record["cases"].append(measure(case, models, options.rounds, options.seconds))
+        except Exception as error:
+            Console(stderr=True).print(f"{case}: {error}", markup=False)
+            continue
+        console.print(" | ".join(row(record["cases"][-1])), markup=False)
+        if options.out:
+            write_json(options.out, record)
+    return record
+
+
+def row(result: dict[str, Any]) -> list[str]:
+    """A line of the table."""
+    rates, peaks, sizes = (result[name] for name in ("tokens_per_s", "peak_gib", "cache_bytes"))
+    cells = [result["case"], *(f"{rates[name]:.1f}" for name in (DENSE, BINARY))]
+    cells.append(f"{result['ratio']:.2f}x")
+    cells += [f"{peaks[name]:.1f}" if peaks[name] else "-" for name in (DENSE, BINARY)]
+    return cells + [f"{sizes[name] / 2**30:.2f}" for name in (DENSE, BINARY)]
 
 
 def table(record: dict[str, Any]) -> str:
-    header = ("decoding", "dense tokens/s", "binary tokens/s", "ratio", "dense peak GiB", "binary")
-    rows = [
-        (
-            each["case"],
-            f"{each['tokens_per_s']['dense']:.1f}",
-            f"{each['tokens_per_s']['binary']:.1f}",
-            f"{each['ratio']:.2f}x",
-            *(
-                f"{each['peak_gib'][name]:.1f}" if each["peak_gib"] else "-"
-                for name in ("dense", "binary")
-            ),
-        )
-        for each in record["cases"]
-    ]
-    return f"{record['device']}, {record['layers']} layers.\n\n{markdown(header, rows)}"
+    """The results as Markdown."""
+    header = ["step", "dense: tokens/s", "binary: tokens/s", "ratio"]
+    header += [f"{name}: {what} GiB" for what in ("peak", "cache") for name in (DENSE, BINARY)]
+    note = (
+        f"{record['device']}, torch {record['torch']}, transformers {record['transformers']}; a "
+        f"Llama of {record['layers']} layers, 32/8 heads, d=128; medians of calls of `generate`."
+    )
+    return f"{note}\n\n{markdown(header, [row(result) for result in record['cases']])}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="write the record here")
-    parser.add_argument("--from", dest="given", type=Path, help="a record, instead of measuring")
+    parser.add_argument("--from", dest="source", type=Path, help="a record, instead of measuring")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--context", type=int, default=32768)
     parser.add_argument("--n", type=int, default=512)
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
-    if given.given:
-        record = json.loads(given.given.read_text())
-    else:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        cases = [Case(batch, given.context, given.n) for batch in given.batch]
-        record = {
-            "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
-            "torch": torch.__version__,
-            "layers": given.layers,
-            "cases": [
-                measure(case, given.layers, given.tokens, given.rounds, device) for case in cases
-            ],
-        }
-    if given.out:
-        write_json(given.out, record)
-    print(table(record))  # noqa: T201
-    if given.write:
-        fill(given.write, "generation", table(record))
+    parser.add_argument("--tokens", type=int, default=32, help="timed in each call")
+    parser.add_argument("--rounds", type=int, default=5, help="timed calls of each, at most")
+    parser.add_argument(
+        "--seconds", type=float, default=12, help="of a case, then no further round begins"
+    )
+    options = parser.parse_args()
+    record = json.loads(options.source.read_text()) if options.source else measure_all(options)
+    text = table(record)
+    Console(width=200).print(text, markup=False)
+    if options.write:
+        fill(options.write, "generation", text)
 
 
 if __name__ == "__main__":

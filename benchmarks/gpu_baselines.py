@@ -1,7 +1,7 @@
 """What Hamming decoding on GPUs is measured against: dense attention, and a HATA-style pipeline.
 
-Dense: PyTorch's flash and cuDNN attention in the forms that serve them best, and a split-KV flash
-decoding of our own in Triton. HATA-style (arXiv 2506.02572, re-implemented): scalar popcounts
+Dense: PyTorch's flash, cuDNN and FlexAttention in the forms that serve them best, and a split-KV
+flash decoding of our own in Triton. HATA-style (arXiv 2506.02572, re-implemented): scalar popcounts
 summed over the query heads of a group, a generic top-k, and attention over the gathered keys and
 values in full precision, one selection for the group.
 """
@@ -13,15 +13,41 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from triton.language.extra import libdevice
 
 PROGRAMS = 128  # about one for every multiprocessor
+_FLEX_BLOCK = 128  # keys
 
 
 def sdpa(backend: SDPBackend, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """PyTorch's attention; heads that share keys unfolded, which cuDNN needs to be fast."""
     with sdpa_kernel(backend):
         return torch.nn.functional.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+
+
+class FlexDecoding:
+    """FlexAttention, compiled for one shape, with a query token over `keys` keys.
+
+    It shares out blocks of the mask among splits. The mask that it makes where none is given is a
+    single block, and all keys go to one split: hence a mask that allows all, in blocks.
+    """
+
+    def __init__(self, keys: int, device: torch.device | str) -> None:
+        blocks = triton.cdiv(keys, _FLEX_BLOCK)
+        all_blocks = torch.full((1, 1, 1), blocks, dtype=torch.int32, device=device)
+        index = torch.arange(blocks, dtype=torch.int32, device=device)[None, None, None]
+        self.mask = BlockMask.from_kv_blocks(
+            *(torch.zeros_like(all_blocks), index, all_blocks, index),
+            BLOCK_SIZE=_FLEX_BLOCK,
+            seq_lengths=(1, keys),
+        )
+        torch.compiler.reset()
+        self._attend = torch.compile(flex_attention, dynamic=False)
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self._attend(query, key, value, block_mask=self.mask, enable_gqa=True)
 
 
 def split_kv(query: Tensor, key: Tensor, value: Tensor, index: Tensor | None = None) -> Tensor:

@@ -16,12 +16,13 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_steps import CASES, TARGETS, Case, Inputs, make_inputs, student_case
 from gpu_timing import Timing, copy_bandwidth, measure
 from report import fill, markdown, write_json
 from rich.console import Console
@@ -29,135 +30,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 
 from had.attention.backends import BACKENDS, PackedCall, choose_packed_backend
-from had.attention.bits import pack_signs, unpack_signs
+from had.attention.bits import unpack_signs
 
-DENSE = ("sdpa flash", "sdpa cudnn", "split-kv triton")
+FLEX = "flexattention"
+DENSE = ("sdpa flash", "sdpa cudnn", "split-kv triton", FLEX)
 OURS, PIPELINE, ORACLE = "hamming", "hata-style", "eager"
 _ROTATED_BYTES = 200e6  # touched by all sets together, several times the L2 cache
+_DENSE_ERROR = 2e-2  # of one dense baseline from another in norm: bfloat16 rounds to 4e-3
 _EAGER_SCORES = 2**20  # more would only show that plain PyTorch is slow
-
-
-@dataclass(frozen=True)
-class Case:
-    """One decoding step.
-
-    Attributes:
-        batch: sequences.
-        keys: cached tokens of each; with `mixed`, of the longest.
-        n: keys a query keeps.
-        heads: query heads.
-        groups: key/value heads.
-        width: of a head.
-        mixed: sequences are 1/batch, 2/batch, ... of the longest, padded on the left.
-        clustered: codes of keys drift and return, and queries are near some of them, instead of
-            independent random bits.
-        value_bytes: 1: values of the Hamming contender are stored as float8.
-        codes: file with the signs of a student's queries and keys, see `read_codes`.
-    """
-
-    batch: int
-    keys: int
-    n: int
-    heads: int = 32
-    groups: int = 8
-    width: int = 128
-    mixed: bool = False
-    clustered: bool = False
-    value_bytes: int = 2
-    codes: str = ""
-
-    def floor_bytes(self) -> float:
-        """What must be read: every real key's bits, and a value for every selected key."""
-        bits = self.groups * self.keys * self.width / 8
-        real = (self.batch + 1) / (2 * self.batch) if self.mixed else 1.0
-        return self.batch * (real * bits + self.heads * self.n * self.width * self.value_bytes)
-
-    def dense_bytes(self) -> float:
-        return self.batch * self.groups * self.keys * self.width * 4.0
-
-    def name(self) -> str:
-        marks = [f"B={self.batch}", f"{self.keys // 1024}k", f"N={self.n}"]
-        marks += [f"{self.heads}/{self.groups} heads", f"d={self.width}"]
-        marks += ["mixed lengths"] * self.mixed + ["clustered"] * self.clustered
-        marks += ["float8 values"] * (self.value_bytes == 1)
-        return ", ".join(marks + ["codes of a student"] * bool(self.codes))
-
-
-CASES = (
-    Case(1, 2**12, 128),
-    Case(1, 2**15, 512),
-    Case(8, 2**15, 512),
-    Case(1, 2**17, 512),
-    Case(8, 2**17, 512),
-    Case(1, 2**20, 10485),
-    Case(8, 2**17, 512, clustered=True),
-    Case(8, 2**17, 512, mixed=True),
-    Case(8, 2**17, 512, value_bytes=1),
-    Case(8, 2**15, 512, width=64),
-    Case(1, 2**15, 512, groups=32),
-    Case(8, 2**15, 512, groups=4),
-)
-
-
-@dataclass
-class Inputs:
-    """Tensors of one set."""
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    packed: PackedCall
-
-
-def make_inputs(case: Case, seed: int) -> Inputs:
-    """Random tensors; the bits are the signs of the dense queries and keys."""
-    generator = torch.Generator("cuda").manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, device="cuda", dtype=torch.bfloat16)
-
-    shape = (case.batch, case.groups, case.keys, case.width)
-    query = normal(case.batch, case.heads, 1, case.width)
-    key, value = normal(*shape), normal(*shape)
-    if case.clustered:
-        topics = normal(case.batch, case.groups, 64, case.width)
-        drift = torch.arange(case.keys, device="cuda") // 512 * 37 % 64
-        key += 0.7 * topics[:, :, drift]
-        query += 0.7 * topics[:, :, :1].repeat_interleave(case.heads // case.groups, 1)
-    if case.codes:
-        query, key = (signs.to(query) for signs in read_codes(Path(case.codes)))
-        key = key.roll(seed * case.keys // 7, dims=2)  # every set has its own order
-    mask = _left_padding(case) if case.mixed else None
-    bits = torch.cat([pack_signs(part) for part in key.split(1)])
-    stored = value.to(torch.float8_e4m3fn) if case.value_bytes == 1 else value
-    gain = case.width**-0.5
-    packed = PackedCall(pack_signs(query), bits, stored, case.width, case.n, gain, mask)
-    return Inputs(query, key, value, packed)
-
-
-def read_codes(path: Path) -> tuple[Tensor, Tensor]:
-    """Signs of a student's queries (B, H, 1, D) and keys (B, G, S, D), of one layer.
-
-    The file holds them as `torch.save` writes a dict of `query` and `key`: real numbers whose signs
-    count, of any floating dtype.
-    """
-    codes = torch.load(path, weights_only=True)
-    query, key = codes["query"], codes["key"]
-    return torch.where(query >= 0, 1.0, -1.0), torch.where(key >= 0, 1.0, -1.0)
-
-
-def student_case(path: Path, n: int) -> Case:
-    """One step with a student's codes."""
-    query, key = read_codes(path)
-    (batch, groups, keys, width), heads = key.shape, query.shape[1]
-    return Case(batch, keys, n, heads, groups, width, codes=str(path))
-
-
-def _left_padding(case: Case) -> Tensor:
-    """Sequence b of B has (b + 1) / B of the keys, the last ones."""
-    lengths = torch.arange(1, case.batch + 1, device="cuda") * case.keys // case.batch
-    first = (case.keys - lengths)[:, None]
-    return (torch.arange(case.keys, device="cuda") >= first)[:, None, None, :]
 
 
 def reference(call: PackedCall) -> Tensor:
@@ -214,7 +94,27 @@ def contenders(case: Case, sets: list[Inputs]) -> dict[str, list[Callable[[], Te
             own[ORACLE] = partial(BACKENDS[ORACLE].attend_packed, packed)
         for name, step in own.items():
             steps.setdefault(name, []).append(step)
+    if case in TARGETS and (flex := compiled_flex(case, sets[0])):
+        steps[FLEX] = [partial(flex, x.query, x.key, x.value) for x in sets]
     return steps
+
+
+def compiled_flex(case: Case, x: Inputs) -> Callable[..., Tensor] | None:
+    """FlexAttention for a case; None, with a note, if it fails or differs from flash attention."""
+    from gpu_baselines import FlexDecoding, sdpa
+
+    dense = (x.query, x.key, x.value)
+    try:
+        flex = FlexDecoding(case.keys, "cuda")
+        wanted = sdpa(SDPBackend.FLASH_ATTENTION, *dense).float()
+        error = float((flex(*dense).float() - wanted).norm() / wanted.norm())
+    except Exception as failure:
+        Console(stderr=True).print(f"{case.name()}: no {FLEX}: {failure}"[:500], markup=False)
+        return None
+    if error < _DENSE_ERROR:
+        return flex
+    Console(stderr=True).print(f"{case.name()}: no {FLEX}: it differs by {error:.1e}")
+    return None
 
 
 def run(case: Case, rounds: int, bandwidth: float) -> dict[str, Any]:
@@ -249,7 +149,18 @@ def tables(record: dict[str, Any]) -> str:
         f"{record['copy_bandwidth'] / 1e12:.2f} TB/s; medians of {record['rounds']} CUDA-graph "
         "replays, microseconds a call; shares of the copy bandwidth."
     )
-    return f"{note}\n\n{markdown(header, rows)}"
+    return f"{note}\n\n{markdown(header, rows)}\n\n{_dense_table(record)}"
+
+
+def _dense_table(record: dict[str, Any]) -> str:
+    """Every dense baseline by itself, in replayed graphs."""
+    cases = [result for result in record["results"] if any(x in result["times"] for x in DENSE)]
+    rows = [[case["name"], *(_dense_cell(case["times"].get(x)) for x in DENSE)] for case in cases]
+    return markdown(["dense baselines, us and share", *DENSE], rows)
+
+
+def _dense_cell(times: dict[str, Any] | None) -> str:
+    return "-" if times is None else f"{times['graph']:.1f} ({times['share']:.0%})"
 
 
 def _row(result: dict[str, Any]) -> list[str]:
@@ -276,7 +187,7 @@ def measure_all(options: argparse.Namespace) -> dict[str, Any]:
     record |= {"triton": triton.__version__, "rounds": options.rounds}
     record |= {"copy_bandwidth": bandwidth, "results": []}
     student = [student_case(options.codes, options.n)] if options.codes else []
-    for case in [*CASES, *student]:
+    for case in [*TARGETS, *student, *CASES[len(TARGETS) :]]:
         torch.cuda.empty_cache()
         try:
             record["results"].append(run(case, options.rounds, bandwidth))

@@ -184,7 +184,7 @@ class FrozenSigma(_Calibrated):
         self.register_buffer("sigma", torch.ones(()))
 
     def forward(self, x: Tensor, real: Tensor | None) -> Tensor:
-        return self.sigma
+        return self.sigma.float()  # a model converted to bfloat16 has its buffers converted, too
 
     def statistic(self, x: Tensor, real: Tensor | None) -> Tensor:
         return _std(x, real, dims=(0, 1, 2, 3)).reshape(())

@@ -6,6 +6,8 @@ word's upper bits zero on both sides, so they never count as a difference.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -26,11 +28,38 @@ def pack_signs(x: Tensor) -> Tensor:
     Returns:
         int32 (..., ceil(D / 32)), contiguous.
     """
-    width = x.shape[-1]
-    bits = torch.nn.functional.pad(x >= 0, (0, words_for(width) * WORD - width))
-    places = torch.arange(WORD, device=x.device, dtype=torch.int32)
-    # Bits are distinct, so their sum is their union; bit 31 wraps to the sign, as it should.
-    return (bits.unflatten(-1, (-1, WORD)).to(torch.int32) << places).sum(-1, dtype=torch.int32)
+    from had.attention.backends import cuda_pack
+
+    if not cuda_pack.supports(x):
+        return _pack(x)
+    words = torch.empty((*x.shape[:-1], words_for(x.shape[-1])), dtype=torch.int32, device=x.device)
+    cuda_pack.pack(x, words)
+    return words
+
+
+def pack_signs_into(words: Tensor, x: Tensor) -> None:
+    """Put the signs of x (B, G, T, D) where a cache has room for them.
+
+    Args:
+        words: int32 (B, G, T, ceil(D / 32)), its last dimension contiguous.
+        x: any floating dtype.
+    """
+    from had.attention.backends import cuda_pack
+
+    if cuda_pack.supports(x):
+        cuda_pack.pack(x, words)
+    else:
+        words.copy_(_pack(x))
+
+
+def _pack(x: Tensor) -> Tensor:
+    """`pack_signs` in PyTorch's own operations."""
+    bits = x >= 0
+    if missing := -x.shape[-1] % WORD:
+        bits = torch.nn.functional.pad(bits, (0, missing))
+    # Bits are distinct, so their sum is their union. Three kernels, for each costs time to launch.
+    parts = bits.view(*x.shape[:-1], words_for(x.shape[-1]), WORD) * _powers_of_two(x.device)
+    return parts.sum(-1, dtype=torch.int32)
 
 
 def unpack_signs(words: Tensor, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -38,3 +67,12 @@ def unpack_signs(words: Tensor, width: int, dtype: torch.dtype = torch.float32) 
     places = torch.arange(WORD, device=words.device, dtype=torch.int32)
     bits = (words.unsqueeze(-1) >> places) & 1
     return (2 * bits.flatten(-2)[..., :width] - 1).to(dtype)
+
+
+@cache
+def _powers_of_two(device: torch.device) -> Tensor:
+    """What every bit of a word counts, int32; the last is the sign."""
+    with torch.inference_mode(False):
+        return torch.tensor([*(1 << i for i in range(WORD - 1)), -(1 << (WORD - 1))]).to(
+            device=device, dtype=torch.int32
+        )

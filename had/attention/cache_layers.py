@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from had.attention.bits import pack_signs
+from had.attention.bits import pack_signs_into, words_for
 from had.errors import HadError
 
 _LEAST_ROOM = 64  # tokens: short texts are not worth growing in small steps
@@ -55,7 +55,8 @@ class BinaryKeyLayer(CacheLayerMixin):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take sizes, dtype and device from the first tokens."""
         dtype = self.value_dtype or value_states.dtype
-        self._key_buffer = pack_signs(key_states[:, :, :0])
+        size = (*key_states.shape[:2], 0, words_for(key_states.shape[3]))
+        self._key_buffer = key_states.new_empty(size, dtype=torch.int32)
         self._value_buffer = value_states[:, :, :0].to(dtype)
         self._head_dim = key_states.shape[-1]
         self._exact = key_states[:, :, :0]
@@ -80,10 +81,9 @@ class BinaryKeyLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         new = key_states.shape[2]
         self._make_room(new)
-        self._key_buffer[:, :, self._end : self._end + new] = pack_signs(key_states)
-        self._value_buffer[:, :, self._end : self._end + new] = _within(
-            value_states, self._value_buffer.dtype
-        )
+        pack_signs_into(self._key_buffer.narrow(2, self._end, new), key_states)
+        values = _within(value_states, self._value_buffer.dtype)
+        self._value_buffer.narrow(2, self._end, new).copy_(values)
         self._end += new
         self._seen += new
         keys, values = self._expose()
@@ -114,8 +114,9 @@ class BinaryKeyLayer(CacheLayerMixin):
         self._start, self._end = 0, stored
 
     def _expose(self) -> tuple[Tensor, Tensor]:
-        self.keys = self._key_buffer[:, :, self._start : self._end]
-        self.values = self._value_buffer[:, :, self._start : self._end]
+        stored = self._end - self._start
+        self.keys = self._key_buffer.narrow(2, self._start, stored)
+        self.values = self._value_buffer.narrow(2, self._start, stored)
         return self.keys, self.values
 
     def get_seq_length(self) -> int:

@@ -164,8 +164,8 @@ class HammingAttention(nn.Module):
     ) -> Tensor:
         if (reason := self.why_not_bits()) is not None:
             raise ValueError(f"{self.geometry.name}: a binary key cache cannot serve it: {reason}")
-        with torch.autocast(query.device.type, enabled=False):
-            gain = scale * self.query(query, None) * self._for_query_heads(self.key(key, None))
+        # Of float32 alone, and of operations that no autocast touches.
+        gain = scale * self.query(query, None) * self._for_query_heads(self.key(key, None))
         call = PackedCall(
             query=pack_signs(query),
             key=key,

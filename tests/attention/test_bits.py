@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from had.attention.backends import BACKENDS, PackedCall, choose_packed_backend
-from had.attention.bits import pack_signs, unpack_signs
+from had.attention.bits import pack_signs, pack_signs_into, unpack_signs
 from had.attention.functional import ScaledN, TopN, binarize, hamming_attention, match_counts
 
 
@@ -23,6 +23,21 @@ def test_unpacking_gives_the_signs_back(width: int) -> None:
     assert words.dtype == torch.int32
     assert words.shape == (2, 3, -(-width // 32))
     assert torch.equal(unpack_signs(words, width), binarize(x))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_gpus_pack_as_cpus_do(dtype: torch.dtype) -> None:
+    x = torch.randn(2, 70, 3, 96).to(dtype).transpose(1, 2)
+    x[0, 0, 0, :4] = torch.tensor([0.0, -0.0, torch.inf, torch.nan])
+    wanted = pack_signs(x)
+    assert torch.equal(pack_signs(x.cuda()).cpu(), wanted)
+    buffer = torch.zeros(2, 3, 80, 3, dtype=torch.int32, device="cuda")
+    pack_signs_into(buffer[:, :, 5:75], x.cuda())
+    assert torch.equal(buffer[:, :, 5:75].cpu(), wanted)
+    assert not buffer[:, :, :5].any()
+    assert not buffer[:, :, 75:].any()
 
 
 @pytest.mark.parametrize("width", [20, 64])

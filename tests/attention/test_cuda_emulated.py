@@ -1,4 +1,4 @@
-"""The CUDA kernels of `cuda_decode` and `cuda_select` on a CPU, in an emulation of their threads.
+"""The CUDA kernels of decoding, selection and packing on a CPU, in an emulation of their threads.
 
 `emulation/cuda_device.cuh` takes the place of the header with all that only a GPU can do; the rest
 is compiled as C++. That shows wrong results, missing barriers, and threads that wait in vain.
@@ -21,9 +21,11 @@ import torch
 from test_decode_backends import Case, expected
 from torch import Tensor
 
-from had.attention.backends import cuda_decode_plan, cuda_select
+from had.attention.backends import cuda_decode_plan, cuda_pack, cuda_select
 from had.attention.backends.base import PackedCall
 from had.attention.backends.cuda_decode_plan import Shape, scratch_sizes, template
+from had.attention.bits import pack_signs
+from had.attention.functional import ScaledN
 
 SOURCES = Path(cuda_decode_plan.__file__).parent
 EMULATION = Path(__file__).parent / "emulation"
@@ -118,6 +120,15 @@ CASES = {
     ),
     "left padding, a gain for each head": Case(groups=1, keys=20011, mask="left", gains=True),
     "a fraction of the allowed keys": Case(groups=1, keys=10011, n=0.01, mask="scattered"),
+    "a minimum beside a fraction": Case(
+        groups=1, keys=10011, n=ScaledN(0.01, 60), mask="scattered"
+    ),
+    "a minimum that fewer are allowed than": Case(
+        groups=1, keys=50, n=ScaledN(0.1, 45), mask="scattered"
+    ),
+    "a fraction beyond its minimum": Case(
+        groups=1, keys=10011, n=ScaledN(0.05, 60), mask="scattered"
+    ),
     "all of the allowed keys": Case(groups=1, keys=3001, n=1.0, mask="scattered"),
     "no key allowed": Case(groups=1, mask="none allowed"),
 }
@@ -184,3 +195,21 @@ def select(build: Build, scores: Tensor, n: int, blocks: int) -> Tensor:
     library = build("select.cpp", constants)
     library.run_select(ctypes.byref(a), blocks, len(scores))
     return indices
+
+
+@pytest.mark.parametrize("dtype", cuda_pack.CONSTANTS, ids=str)
+@pytest.mark.parametrize("width", [40, 128])
+def test_packing_is_that_of_bits(build: Build, dtype: torch.dtype, width: int) -> None:
+    """Rows transposed as models hand them over, into a buffer with room around them."""
+    x = torch.randn(2, 7, 3, width).to(dtype).transpose(1, 2)
+    x[0, 0, 0, :5] = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, torch.nan])
+    x[0, 0, 1, :2] = torch.tensor([1.0, -1.0]) * torch.finfo(dtype).smallest_normal / 2
+    buffer = torch.full((2, 3, 12, -(-width // 32)), 77, dtype=torch.int32)
+    words = buffer[:, :, 4:11]
+    a, warps = cuda_pack.arguments(x, words), cuda_pack.THREADS // 32
+    constants = {"THREADS": cuda_pack.THREADS, "SHARED_BYTES": 0}
+    library = build("pack.cpp", dict(cuda_pack.CONSTANTS[dtype]) | constants)
+    library.run_pack(ctypes.byref(a), -(-7 // warps), 3, 2)
+    assert torch.equal(words, pack_signs(x))
+    assert (buffer[:, :, :4] == 77).all()
+    assert (buffer[:, :, 11:] == 77).all()

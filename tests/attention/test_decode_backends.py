@@ -19,6 +19,7 @@ from had.attention.backends import (
     choose_packed_backend,
     cuda_compile,
     cuda_decode_plan,
+    cuda_pack,
 )
 from had.attention.backends.cuda_decode_plan import Shape, blocks_of, splits_of
 from had.attention.bits import pack_signs, unpack_signs
@@ -179,6 +180,7 @@ LARGE = SMALL | {
     "float8": Case(dtype=torch.float8_e4m3fn),
     "narrow values": Case(value_width=64),
     "fraction of the allowed keys": Case(n=0.1, mask="left", keys=3001),
+    "a minimum beside a fraction": Case(n=ScaledN(0.02, 80), mask="left", keys=10011),
     "all of the allowed keys": Case(n=1.0, mask="scattered", keys=3001),
     "one stage": Case(batch=1, keys=4133, n=128),
     "many stages": Case(batch=1, keys=131072, n=512),
@@ -248,6 +250,7 @@ KERNELS = {
         cuda_decode_plan.GATHER_THREADS,
         cuda_decode_plan.GATHER_SHARED_BYTES,
     ),
+    "cuda_pack.cu": (cuda_pack.THREADS, 0),
 }
 
 
@@ -257,7 +260,7 @@ def test_kernels_compile_without_a_device(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HAD_CACHE", str(tmp_path))
-    constants = {
+    constants = dict(cuda_pack.CONSTANTS[torch.bfloat16]) | {
         "WORDS": 2,
         "VALUE": 64,
         "VALUE_BYTES": 2,

@@ -16,7 +16,6 @@ from torch import Tensor
 from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedBackend, PackedCall
 from had.attention.backends.cuda_decode_plan import Shape, plan_for
-from had.attention.functional import ScaledN
 
 _MOST_KEYS = 2**24  # an entry of a list holds a key's index in 24 bits
 _MOST_ROWS = 8
@@ -55,7 +54,6 @@ def _shapes_fit(call: PackedCall) -> bool:
         and 1 <= heads // groups * tokens <= _MOST_ROWS
         and 1 <= batch < 2**16
         and (call.mask is None or _one_row_for_all(call.mask, keys))
-        and (call.mask is None or not isinstance(call.n, ScaledN))
         and (not isinstance(call.gain, Tensor) or call.gain.dtype == torch.float32)
     )
 

@@ -29,17 +29,17 @@ struct Arguments {
   i64 mask_batch;
   i64 gain_batch, gain_head;
   i64 row_keys;
-  double fraction;     // of the allowed keys to keep; 0: `keep` counts
+  double share;        // of the allowed keys to keep, if that is more than `keep`
   float gain_number;
   int heads, tokens, keys, keep;
   int splits, range_keys;
   int sampled;         // whether a sample tells which keys to list; if not, all are
 };
 
-// As `keys_to_keep`: N, or the ceiling of the fraction of the allowed keys; never more than allowed.
+// As `keys_to_keep`: a number, or the ceiling of a share of the allowed keys; never more than allowed.
 DEVICE int keys_to_keep(const Arguments& a, int allowed) {
-  if (a.fraction == 0.) return min(a.keep, allowed);
-  return (int)ceil(__dmul_rn(__dmul_rn(a.fraction, (double)allowed), 1 - 1e-12));
+  const double share = __dmul_rn(__dmul_rn(a.share, (double)allowed), 1 - 1e-12);
+  return min(max(a.keep, (int)ceil(share)), allowed);
 }
 
 // Row r of those that share a key head.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedCall
-from had.attention.functional import TopN, keys_to_keep
+from had.attention.functional import ScaledN, TopN, keys_to_keep
 
 SCORE_THREADS = 256
 GATHER_THREADS = 512
@@ -96,9 +96,18 @@ class Shape:
         return torch.float32 if self.dtype.itemsize == 1 else self.dtype
 
     @property
-    def fraction(self) -> float:
+    def share(self) -> float:
         """Of what the mask allows, which the kernels count; 0 where N is known."""
-        return self.n if self.mask is not None and isinstance(self.n, float) else 0.0
+        if self.mask is None or isinstance(self.n, int):
+            return 0.0
+        return self.n.share if isinstance(self.n, ScaledN) else self.n
+
+    @property
+    def least_kept(self) -> int:
+        """Keys that a row keeps whatever its share, if the mask allows as many."""
+        if not self.share:
+            return self.most_kept
+        return self.n.minimum if isinstance(self.n, ScaledN) else 0
 
     @property
     def most_kept(self) -> int:
@@ -130,7 +139,7 @@ class Arguments(ctypes.Structure):
         ("mask_batch", ctypes.c_int64),
         *((f"gain_{name}", ctypes.c_int64) for name in ("batch", "head")),
         ("row_keys", ctypes.c_int64),
-        ("fraction", ctypes.c_double),
+        ("share", ctypes.c_double),
         ("gain_number", ctypes.c_float),
         *((name, ctypes.c_int) for name in ("heads", "tokens", "keys", "keep")),
         *((name, ctypes.c_int) for name in ("splits", "range_keys", "sampled")),
@@ -221,8 +230,8 @@ def template(shape: Shape, splits: int) -> Arguments:
         a.gain_batch, a.gain_head = shape.gain
     else:
         a.gain_number = shape.gain
-    a.fraction = shape.fraction
-    a.keep = shape.most_kept
+    a.share = shape.share
+    a.keep = shape.least_kept
     a.heads, a.tokens, a.keys = shape.heads, shape.tokens, shape.keys
     a.sampled = int(shape.keys > _SAMPLED_KEYS)
     return a

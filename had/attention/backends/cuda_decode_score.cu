@@ -61,8 +61,7 @@ DEVICE void count_sample(Shared& s, const Arguments& a, const Lane& l, const Rin
 // The level that N keys of a row should reach, and a few more; 0, which all reach, if in doubt.
 DEVICE int level_of_sample(const Arguments& a, const int* histogram, int lane) {
   const Counts<4> counts = counts_of<4>(histogram, lane);
-  const float expected = a.fraction == 0. ? (float)a.keep * SAMPLE / a.keys
-                                          : (float)a.fraction * count_all(counts);
+  const float expected = max((float)a.keep * SAMPLE / a.keys, (float)a.share * count_all(counts));
   return max(find_cut(counts, sample_goal(expected), lane).level, 0);
 }
 
