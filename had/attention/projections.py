@@ -12,7 +12,7 @@ _FUSED = ("qkv", "qkv_proj", "Wqkv", "c_attn")  # all queries first, then keys, 
 
 
 def query_key_weights(student: nn.Module) -> list[Tensor]:
-    """The trained weights and biases that make a student's queries and keys.
+    """The trained parameters that make a student's queries and keys: projections and scales.
 
     Returns:
         Views of its parameters, whole or without the outputs that are values; writing to one writes
@@ -26,6 +26,9 @@ def query_key_weights(student: nn.Module) -> list[Tensor]:
         cores = [child for child in layer.children() if isinstance(child, HammingAttention)]
         if cores:
             found += _of_layer(name, layer, cores[0])
+            found += [
+                p.detach() for scale in (cores[0].query, cores[0].key) for p in _trained(scale)
+            ]
     return found
 
 

@@ -90,7 +90,8 @@ class ScheduleConfig:
         epochs_factor: the schedule takes epochs times this.
         learning_rate: the task's.
         learning_rate_factor: the peak is learning_rate times this.
-        query_key_learning_rate: the peak for what makes queries and keys; None: as all else.
+        query_key_learning_rate: the peak for projections and scales of queries and keys; None: as
+            all else.
         warmup: share of the steps in which the learning rate rises to its peak.
         decay: its path from there, one of `DECAYS`.
         final_factor: where the decay ends, times the peak.

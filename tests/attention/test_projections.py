@@ -86,6 +86,14 @@ def test_frozen_weights_are_left_out() -> None:
     assert len(query_key_weights(model)) == everything - 2
 
 
+@pytest.mark.parametrize(("recipe", "scales"), [("had", 0), ("had_plus", 4)])
+def test_learned_scales_are_among_them(recipe: str, scales: int) -> None:
+    model = build("bert")
+    had.binarize(model, 3, recipe)
+    projections = 2 * 2 * 2  # layers, queries and keys, weights and biases
+    assert len(query_key_weights(model)) == projections + scales
+
+
 def test_unknown_projections_are_refused_by_layer() -> None:
     model = build("bert")
     had.binarize(model, 3)
