@@ -93,13 +93,14 @@ class Layout:
         return Job(cfg, point.overrides, record, self.keep_students)
 
     def environment(self, number: int) -> dict[str, str]:
-        """Of a worker: its share of the processors, its device, this package."""
-        threads = max(1, (os.cpu_count() or 1) // self.workers)
-        own = {"OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads)}
+        """Of a worker: its device, this package, and its share of the processors if none is set."""
+        threads = str(max(1, (os.cpu_count() or 1) // self.workers))
+        shares = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
+        path = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        own = {"PYTHONPATH": os.pathsep.join(path)}
         if self.devices:
             own["CUDA_VISIBLE_DEVICES"] = self.devices[number % len(self.devices)]
-        path = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {**os.environ, "PYTHONPATH": os.pathsep.join(path), **own}
+        return {**shares, **os.environ, **own}
 
     def log(self, number: int) -> Path:
         """Of a worker."""
