@@ -54,12 +54,15 @@ class BinaryKeyLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take sizes, dtype and device from the first tokens."""
-        dtype = self.value_dtype or value_states.dtype
+        dtype, width = self.value_dtype or value_states.dtype, value_states.shape[3]
         size = (*key_states.shape[:2], 0, words_for(key_states.shape[3]))
         self._key_buffer = key_states.new_empty(size, dtype=torch.int32)
-        self._value_buffer = value_states[:, :, :0].to(dtype)
-        self._head_dim = key_states.shape[-1]
-        self._exact = key_states[:, :, :0]
+        # New tensors: an empty view would keep the memory of all first tokens.
+        self._value_buffer = value_states.new_empty(
+            (*value_states.shape[:2], 0, width), dtype=dtype
+        )
+        self._head_dim = key_states.shape[3]
+        self._exact = key_states.new_empty((*key_states.shape[:2], 0, self._head_dim))
         self.is_initialized = True
 
     def update(

@@ -53,6 +53,21 @@ def test_a_step_copies_nothing_but_its_own_token() -> None:
     assert layer.allocated() <= 1.25 * layer.memory(4000)[0] + 64 * 2 * 3 * (4 + 32)
 
 
+@pytest.mark.parametrize("recent", [0, 5])
+def test_the_first_tokens_are_not_kept_alive(recent: int) -> None:
+    """Neither keys nor values of a prompt outlive it, not even as the memory behind a view."""
+    key, value = tokens(300)
+    layer = BinaryKeyLayer(recent=recent)
+    first = layer.update(key[:, :, :299].clone(), value[:, :, :299].clone())
+    del first
+    layer.update(key[:, :, 299:], value[:, :, 299:])
+    held = [x for x in vars(layer).values() if isinstance(x, Tensor)]
+    held += [x.exact for x in held if hasattr(x, "exact")]
+    memories = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in held}
+    assert sum(memories.values()) <= layer.allocated() + 2 * 3 * 2 * (recent + 64) * 40 * 4
+    assert sum(memories.values()) < key.nbytes + 1.5 * value.nbytes
+
+
 def test_cropping_sequences_and_tokens() -> None:
     key, value = tokens(20)
     layer = BinaryKeyLayer()
