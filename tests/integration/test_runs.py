@@ -445,15 +445,16 @@ def test_wandb_offline_needs_no_login(
     assert "score/student" in Run(place.root / "wandb").metrics
 
 
-def test_wandb_without_a_login_is_refused_before_anything_is_loaded(
-    place: Place, logged_out: dict[str, str]
+@pytest.mark.parametrize(("key", "reason"), [("", "configured"), ("too-short", "40")])
+def test_wandb_without_a_usable_key_is_refused_before_anything_is_loaded(
+    place: Place, logged_out: dict[str, str], key: str, reason: str
 ) -> None:
     pytest.importorskip("wandb")
     given = place.arguments("logged_out", "task=glue/sst2", "logger=wandb", "paths.data=missing")
-    ended = spawned("train", *given, **logged_out)
+    ended = spawned("train", *given, **{**logged_out, "WANDB_API_KEY": key})
     assert (ended.status, ended.out) == (2, ""), ended
     (line,) = ended.err
-    assert re.search(r"logger=wandb: .*`wandb login`.*logger=wandb_offline", line)
+    assert re.search(rf"logger=wandb: .*{reason}.*`wandb login`.*logger=wandb_offline", line)
     assert not (place.root / "logged_out" / "config.yaml").exists()
 
 
