@@ -19,7 +19,8 @@ from had.config.validate import check
 from had.distill.pair import TeacherStudent
 from had.errors import HadError
 from had.finished_run import reopened
-from had.lightning.fit import Phase, evaluate
+from had.lightning.fit import evaluate
+from had.lightning.phase import Phase
 from had.models.convert import record_attention
 from had.models.source import ModelSource
 from had.results.record import environment, write_json

@@ -14,8 +14,10 @@ from had.build import build
 from had.config import to_dataclasses
 from had.distill.pair import Alone
 from had.errors import HadError
-from had.lightning.fit import Phase, device, evaluate
+from had.lightning.fit import evaluate
 from had.lightning.inputs import evaluation_inputs
+from had.lightning.phase import Phase
+from had.lightning.trainer import device
 from had.models.storage import STUDENT, load_student
 from had.results.record import METRICS
 from had.runner import CONFIG, show_results

@@ -24,10 +24,13 @@ from had.distill.agreement import attention_agreement
 from had.distill.pair import Alone, TeacherStudent
 from had.distill.teacher import TeacherCache, teacher_fingerprint
 from had.errors import HadError
-from had.lightning.fit import Phase, check_resume, device, evaluate, fit, precision
+from had.lightning.fit import evaluate, fit
 from had.lightning.inputs import calibration_inputs, evaluation_inputs
 from had.lightning.loggers import log_final, log_in, open_loggers
 from had.lightning.module import DistillationModule
+from had.lightning.phase import Phase
+from had.lightning.resume import check_resume
+from had.lightning.trainer import device, precision
 from had.models.convert import binarize, record_attention
 from had.models.source import ModelSource
 from had.models.storage import STUDENT, save
