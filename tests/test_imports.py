@@ -32,18 +32,17 @@ ALLOWED: dict[str, set[str]] = {
         *("lightning", "results"),
     },
     "finished_run": {
-        *("errors", "config", "build", "models", "tasks", "distill", "lightning", "results"),
-        "runner",
+        *("errors", "config", "build", "models", "distill", "lightning", "results", "runner"),
     },
     "evaluation": {
-        *("errors", "config", "build", "attention", "models", "distill", "lightning", "results"),
-        *("runner", "finished_run"),
+        *("errors", "config", "attention", "models", "distill", "lightning", "results", "runner"),
+        "finished_run",
     },
-    "training": {"errors", "config", "models", "results", "runner"},
+    "training": {"config", "runner", "finished_run"},
     "sweeps": {"errors", "paths", "config", "lightning", "results", "runner"},
     "commands": {
         *("errors", "paths", "config", "build", "hardware", "attention", "models", "tasks"),
-        *("results", "runner", "finished_run", "sweeps", "training"),
+        *("results", "runner", "finished_run", "sweeps"),
     },
     "cli": {
         *("errors", "paths", "config", "lightning", "runner", "finished_run", "evaluation"),

@@ -365,7 +365,7 @@ def test_eval_of_a_directory_that_is_no_run(
 ) -> None:
     ended = called(capfd.readouterr, "eval", str(tmp_path))
     assert (ended.status, ended.out) == (2, "")
-    assert ended.err == [f"{tmp_path}: not a finished run, it has no metrics.json"]
+    assert ended.err == [f"{tmp_path}: not a finished run, it has no config.yaml"]
 
 
 # In a process of its own: nothing is in reach, neither files nor network.
