@@ -16,15 +16,16 @@ from had.build import build
 from had.config import to_dataclasses
 from had.distill.pair import Alone
 from had.errors import HadError
+from had.inputs import Inputs
+from had.lightning.first_inputs import evaluation_inputs
 from had.lightning.fit import evaluate
-from had.lightning.inputs import evaluation_inputs
 from had.lightning.phase import Phase
 from had.lightning.trainer import device
 from had.models.source import ModelSource
 from had.models.storage import STUDENT, load_student
 from had.results.record import METRICS
 from had.results.records import RECORD, read_record
-from had.runner import CONFIG, TEACHER, Inputs, show_results
+from had.runner import CONFIG, TEACHER, show_results
 
 
 @dataclass(frozen=True)

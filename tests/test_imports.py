@@ -27,19 +27,18 @@ ALLOWED: dict[str, set[str]] = {
     "distill": {"errors", "config", "attention", "models", "tasks"},
     "lightning": {"errors", "config", "build", "hardware", "attention", "tasks", "distill"},
     "results": {"errors", "config", "hardware"},  # config: wording and keys; hardware: Pareto front
-    "runner": {
-        *("errors", "paths", "config", "build", "hardware", "models", "tasks", "distill"),
-        *("lightning", "results"),
-    },
+    "inputs": {"errors", "build", "models", "tasks"},
+    "runner": {"config", "models", "tasks", "distill", "lightning", "results", "inputs"},
     "finished_run": {
-        *("errors", "config", "build", "models", "distill", "lightning", "results", "runner"),
+        *("errors", "config", "build", "models", "distill", "lightning", "results", "inputs"),
+        "runner",
     },
     "evaluation": {
         *("errors", "config", "attention", "models", "distill", "lightning", "results", "runner"),
         "finished_run",
     },
     "training": {"config", "runner", "finished_run"},
-    "sweeps": {"errors", "paths", "config", "lightning", "results", "runner"},
+    "sweeps": {"errors", "paths", "config", "lightning", "results", "inputs", "runner"},
     "commands": {
         *("errors", "paths", "config", "build", "hardware", "attention", "models", "tasks"),
         *("results", "runner", "finished_run", "sweeps"),
