@@ -1,4 +1,4 @@
-"""A place for the whole runs of a module, which must leave nothing elsewhere."""
+"""Places for whole runs and for trials of bad input, which must leave nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from tests.integration import material
 from tests.integration.places import Place
+from tests.integration.trials import Trial
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +19,23 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         write(root / "data")
     base = material.base_bert(root / "base")
     return Place(root, base, material.classifier(root / "teacher"), root / "data")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound model without a head."""
+    return material.base_bert(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound data root with SST-2."""
+    return material.write_sst2(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def trial(tmp_path: Path, base: Path, data: Path, capfd: pytest.CaptureFixture[str]) -> Trial:
+    return Trial(tmp_path, base, data, capfd.readouterr)
 
 
 @pytest.fixture(autouse=True)
