@@ -1,4 +1,4 @@
-"""A finished run's student and teacher under other settings: another N, another context."""
+"""A finished run evaluated again: as it was, or under other settings, as another N or context."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from had.attention.module import hamming_layers
 from had.config.composing import axes
 from had.config.validate import check
-from had.distill.pair import TeacherStudent
+from had.distill.pair import Alone, TeacherStudent
 from had.errors import HadError
 from had.finished_run import Run
 from had.lightning.fit import evaluate
@@ -25,6 +25,25 @@ from had.results.records import OVERRIDES, record_name
 from had.runner import show_results, task_settings
 
 _GROUPS = ("sparsity", "task")  # whose settings can be others than those trained with
+
+
+def evaluate_run(directory: Path) -> dict[str, float]:
+    """Evaluate the student of a finished run again; its teacher's figures come from the record.
+
+    Args:
+        directory: a run directory; nothing in it is changed.
+
+    Returns:
+        `student/<metric>`, `teacher/<metric>` and the costs.
+
+    Raises:
+        HadError: the directory is no finished run, or its student or data are not there any more.
+    """
+    run = Run(directory)
+    metrics = evaluate(run.phase, run.phase.module(Alone(run.student())))
+    metrics |= {name: value for name, value in run.metrics.items() if name.startswith("teacher/")}
+    show_results(run.cfg, run.phase.task, metrics)
+    return metrics
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A finished run opened again, by what it left behind: to look at it, or to evaluate it."""
+"""A finished run opened again, by what it left behind."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from torch import Tensor, nn
 
 from had.build import build
 from had.config import to_dataclasses
-from had.distill.pair import Alone
 from had.errors import HadError
 from had.inputs import Inputs
 from had.lightning.first_inputs import evaluation_inputs
-from had.lightning.fit import evaluate
 from had.lightning.phase import Phase
 from had.lightning.trainer import device
 from had.models.source import ModelSource
 from had.models.storage import STUDENT, load_student
 from had.results.record import METRICS
 from had.results.records import RECORD, read_record
-from had.runner import CONFIG, TEACHER, show_results
+from had.runner import CONFIG, TEACHER
 
 
 @dataclass(frozen=True)
@@ -138,25 +136,6 @@ class Run:
         cfg.trainer.update(devices=1, strategy="auto", num_nodes=1)
         task, data = self.inputs.task, self.inputs.data
         return Phase("student", cfg, task, data, to_dataclasses(cfg).schedule)
-
-
-def evaluate_run(directory: Path) -> dict[str, float]:
-    """Evaluate the student of a finished run again; its teacher's figures come from the record.
-
-    Args:
-        directory: a run directory; nothing in it is changed.
-
-    Returns:
-        `student/<metric>`, `teacher/<metric>` and the costs.
-
-    Raises:
-        HadError: the directory is no finished run, or its student or data are not there any more.
-    """
-    run = Run(directory)
-    metrics = evaluate(run.phase, run.phase.module(Alone(run.student())))
-    metrics |= {name: value for name, value in run.metrics.items() if name.startswith("teacher/")}
-    show_results(run.cfg, run.phase.task, metrics)
-    return metrics
 
 
 def student_and_inputs(directory: Path) -> tuple[nn.Module, Iterator[dict[str, Tensor]]]:

@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
         *("results", "runner", "finished_run", "sweeps"),
     },
     "cli": {
-        *("errors", "paths", "config", "lightning", "runner", "finished_run", "evaluation"),
+        *("errors", "paths", "config", "lightning", "runner", "evaluation"),
         "commands",
     },
 }

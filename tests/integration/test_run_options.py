@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 import had
 from had.cli import main
-from had.finished_run import evaluate_run
+from had.evaluation import evaluate_run
 from tests.integration import material
 from tests.integration.command_line import overrides, spawned
 from tests.integration.places import DEV, LEARNING, Place, Run, predictions

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 import had
-from had.finished_run import evaluate_run
+from had.evaluation import evaluate_run
 from tests.integration import material
 from tests.integration.command_line import called, command, variables
 from tests.integration.places import DEV, LEARNING, Place, Run, predictions
