@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from had.attention.bits import pack_signs
 from had.attention.module import HammingAttention, hamming_layers
 from had.errors import HadError
-from had.finished_run import reopened
+from had.finished_run import Run
 from had.tasks.language import CausalTask
 
 _WIDTHS = (64, 128)  # of heads, that the fast decoding kernels know
@@ -45,12 +45,13 @@ def student_codes(directory: Path, context: int, sequences: int, layer: int) -> 
         HadError: it is no finished run of a causal language model, there is no such layer, its
             heads are of another width than the kernels know, or the text is too short.
     """
-    student, phase, preprocessor = reopened(directory)
-    if not isinstance(phase.task, CausalTask):
+    run = Run(directory)
+    student, task, preprocessor = run.student(), run.inputs.task, run.inputs.preprocessor
+    if not isinstance(task, CausalTask):
         raise HadError(f"{directory}: its task is no language modelling: there is no long text")
     core = _core(student, layer)
-    phase.task.context = context
-    text = next(iter(phase.task.encode(preprocessor).evaluation.values()))
+    task.context = context
+    text = next(iter(task.encode(preprocessor).evaluation.values()))
     rows = torch.linspace(0, len(text) - 1, min(sequences, len(text))).long().tolist()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     student = student.to(device).eval()

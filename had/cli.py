@@ -121,12 +121,11 @@ def evaluate(argv: Sequence[str]) -> int:
     add("--records", type=Path, metavar="DIR", help="folder that gets a record of each of these")
     arguments = parser.parse_intermixed_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if not arguments.changes and arguments.records is None:
-        from had.finished_run import evaluate_run
+    from had.evaluation import evaluate_points, evaluate_run
 
+    if not arguments.changes and arguments.records is None:
         evaluate_run(arguments.run_dir)
         return 0
-    from had.evaluation import evaluate_points
 
     for _ in evaluate_points(arguments.run_dir, arguments.changes, arguments.records):
         pass  # each shows its own table

@@ -1,9 +1,8 @@
-"""A finished run's student and teacher under other settings: another N, another context."""
+"""A finished run evaluated again: as it was, or under other settings, as another N or context."""
 
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -13,20 +12,38 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from had.attention.module import hamming_layers
-from had.build import build
 from had.config.composing import axes
 from had.config.validate import check
-from had.distill.pair import TeacherStudent
+from had.distill.pair import Alone, TeacherStudent
 from had.errors import HadError
-from had.finished_run import reopened
-from had.lightning.fit import Phase, evaluate
+from had.finished_run import Run
+from had.lightning.fit import evaluate
+from had.lightning.phase import Phase
 from had.models.convert import record_attention
-from had.models.source import ModelSource
 from had.results.record import environment, write_json
-from had.results.records import OVERRIDES, RECORD, read_record, record_name
-from had.runner import TEACHER, show_results, task_settings
+from had.results.records import OVERRIDES, record_name
+from had.runner import show_results, task_settings
 
 _GROUPS = ("sparsity", "task")  # whose settings can be others than those trained with
+
+
+def evaluate_run(directory: Path) -> dict[str, float]:
+    """Evaluate the student of a finished run again; its teacher's figures come from the record.
+
+    Args:
+        directory: a run directory; nothing in it is changed.
+
+    Returns:
+        `student/<metric>`, `teacher/<metric>` and the costs.
+
+    Raises:
+        HadError: the directory is no finished run, or its student or data are not there any more.
+    """
+    run = Run(directory)
+    metrics = evaluate(run.phase, run.phase.module(Alone(run.student())))
+    metrics |= {name: value for name, value in run.metrics.items() if name.startswith("teacher/")}
+    show_results(run.cfg, run.phase.task, metrics)
+    return metrics
 
 
 @dataclass(frozen=True)
@@ -34,16 +51,12 @@ class Trained:
     """A finished run, its models and data in memory.
 
     Attributes:
-        record: of the run.
+        run: itself.
         models: its student and its teacher.
-        phase: what evaluating them takes.
-        preprocessor: of the student.
     """
 
-    record: dict[str, Any]
+    run: Run
     models: TeacherStudent
-    phase: Phase
-    preprocessor: Any
 
     @classmethod
     def of(cls, directory: Path) -> Trained:
@@ -52,14 +65,8 @@ class Trained:
         Raises:
             HadError: it is none, or its teacher is gone.
         """
-        student, phase, preprocessor = reopened(directory)
-        task = phase.task
-        name = json.loads((directory / TEACHER).read_text())["name"]
-        source: ModelSource = build(phase.cfg.model).at(name)
-        source.check()
-        teacher = source.build(task.num_outputs, task.label_names, head=task.head, complete=True)
-        models = TeacherStudent(record_attention(teacher), student)
-        return cls(read_record(directory / RECORD), models, phase, preprocessor)
+        run = Run(directory)
+        return cls(run, TeacherStudent(record_attention(run.teacher()), run.student()))
 
     def at(self, changes: Sequence[str]) -> dict[str, Any]:
         """Evaluates student and teacher under changed settings; the record of it.
@@ -78,21 +85,22 @@ class Trained:
         metrics |= phase.task.compared(metrics)
         show_results(phase.cfg, phase.task, metrics)
         told = axes(phase.cfg) | task_settings(phase.task, phase.cfg)
-        return told | self._overrides(changes) | environment(self.record["seed"]) | metrics
+        return told | self._overrides(changes) | environment(self.run.record["seed"]) | metrics
 
     def _phase(self, changes: Sequence[str]) -> Phase:
-        cfg = _changed(self.phase.cfg, changes)
-        task = copy.copy(self.phase.task)
+        trained = self.run.phase
+        cfg = _changed(trained.cfg, changes)
+        if cfg.task == trained.cfg.task:
+            return replace(trained, cfg=cfg)
+        task = copy.copy(trained.task)
         for key, value in cfg.task.items():
-            if value != self.phase.cfg.task[key]:
+            if value != trained.cfg.task[key]:
                 setattr(task, key, value)
-        same = cfg.task == self.phase.cfg.task
-        data = self.phase.data if same else task.encode(self.preprocessor)
-        return replace(self.phase, cfg=cfg, task=task, data=data)
+        return replace(trained, cfg=cfg, task=task, data=task.encode(self.run.inputs.preprocessor))
 
     def _overrides(self, changes: Sequence[str]) -> dict[str, list[str]]:
         """What sets the evaluation apart from its axes: N itself is one of these."""
-        kept = {text.partition("=")[0]: text for text in self.record.get(OVERRIDES, ())}
+        kept = {text.partition("=")[0]: text for text in self.run.record.get(OVERRIDES, ())}
         kept |= {text.partition("=")[0]: text for text in changes}
         kept.pop("sparsity.n", None)
         return {OVERRIDES: sorted(kept.values())}
@@ -117,7 +125,7 @@ def evaluate_points(
     points = list(product(*map(_values, changes)))
     trained = Trained.of(directory)
     for point in points:  # all of them, before the first one takes its time
-        _changed(trained.phase.cfg, point)
+        _changed(trained.run.phase.cfg, point)
     for point in points:
         record = trained.at(point)
         if records is not None:

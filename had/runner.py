@@ -6,28 +6,31 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
 
-from had.build import build
-from had.config import Settings, to_dataclasses
+from had.config import to_dataclasses
 from had.config.composing import axes
 from had.config.validate import check
 from had.distill.agreement import attention_agreement
 from had.distill.pair import Alone, TeacherStudent
 from had.distill.teacher import TeacherCache, teacher_fingerprint
-from had.errors import HadError
-from had.lightning.fit import Phase, check_resume, device, evaluate, fit, precision
-from had.lightning.inputs import calibration_inputs, evaluation_inputs
+from had.inputs import Inputs, check_n, load_inputs
+from had.lightning.first_inputs import calibration_inputs, evaluation_inputs
+from had.lightning.fit import evaluate, fit
 from had.lightning.loggers import log_final, log_in, open_loggers
 from had.lightning.module import DistillationModule
+from had.lightning.phase import Phase
+from had.lightning.resume import check_resume
+from had.lightning.trainer import device, precision
 from had.models.convert import binarize, record_attention
 from had.models.source import ModelSource
 from had.models.storage import STUDENT, save
@@ -35,34 +38,12 @@ from had.results.measures import METRIC
 from had.results.record import METRICS, environment, write_json
 from had.results.records import RECORD
 from had.results.tables import cost_table, run_table, show
-from had.tasks.base import Task, TaskData
+from had.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 TEACHER = "teacher.json"  # names the teacher's directory or Hub id
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a run reads: good for every run with the same task, model and teacher."""
-
-    task: Task
-    source: ModelSource
-    preprocessor: Any
-    data: TaskData
-
-
-def load_inputs(cfg: DictConfig) -> Inputs:
-    """Task and model as configured; whatever is wrong with their files is found here."""
-    task: Task = build(cfg.task)
-    source: ModelSource = build(cfg.model)
-    if cfg.teacher:
-        source = source.at(cfg.teacher)
-    _all_good(source.check, task.read)
-    _check_length(task, source)
-    preprocessor = task.preprocessor(source)
-    return Inputs(task, source, preprocessor, task.encode(preprocessor))
 
 
 def run(
@@ -91,78 +72,61 @@ def run(
     """
     check(cfg)
     log_in(cfg)
-    settings = to_dataclasses(cfg)
     started = time.perf_counter()
     given = inputs(cfg)
-    task, source, data = given.task, given.source, given.data
     # Not before: loading draws random numbers, and inputs may have been loaded by an earlier run.
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    _check_n(task, cfg.sparsity.n)
-    model = source.build(
-        task.num_outputs, task.label_names, head=task.head, complete=cfg.teacher is not None
-    )
+    check_n(given.task, cfg.sparsity.n)
+    model = _model(cfg, given)
     check_resume(cfg)
     _write_inputs(cfg)  # not before all inputs are known to be good: the directory may hold a run
     with open_loggers(cfg) as loggers:
-        teach = Phase("teacher", cfg, task, data, settings.finetune, loggers=loggers)
-        teacher, place = _teacher(teach, model, source, Path(settings.paths.cache))
+        teach, learn = _phases(cfg, given, loggers)
+        teacher, place = _teacher(teach, model, given.source)
         rank_zero_only(write_json)(Path(cfg.run_dir) / TEACHER, {"name": place})
         teacher_ready()
         taught = time.perf_counter()
-        learn = Phase(
-            "student", cfg, task, data, settings.schedule, settings.binarization.ste_clip, loggers
-        )
-        student = _student(learn, settings, teacher)
-        stride = settings.schedule.attention_stride
-        module = learn.module(TeacherStudent(record_attention(teacher), student, stride))
-        speed = fit(learn, module)
-        distilled = time.perf_counter()
-        metrics = evaluate(learn, module)
-        metrics |= task.compared(metrics) | speed | _agreement(learn, module)
+        student, metrics = _distil(learn, teacher)
         metrics["time/teacher_s"] = taught - started
-        metrics["time/distillation_s"] = distilled - taught
         metrics["time/total_s"] = time.perf_counter() - started
         log_final(loggers, metrics)
-    record = _identity(cfg, overrides) | task_settings(task, cfg) | environment(cfg.seed) | metrics
-    _finish(cfg, given, student, metrics, record)
+    identity = _identity(cfg, overrides) | task_settings(given.task, cfg)
+    _finish(cfg, given, student, metrics, identity | environment(cfg.seed) | metrics)
     return metrics
 
 
-def _check_length(task: Task, source: ModelSource) -> None:
-    """Refuse examples that are longer than the model takes."""
-    key, length, limit = f"task.{task.length_key}", task.positions, source.positions()
-    if length is not None and limit is not None and length > limit:
-        raise HadError(
-            f"{key}={length}: {source} has {limit} positions; give {key}={limit} or less, "
-            f"or a model with more (+model.arguments.max_position_embeddings={length} where "
-            "they are not learned)"
-        )
+def _model(cfg: DictConfig, given: Inputs) -> nn.Module:
+    """The full-precision model: the teacher where one is given, else yet to be fine-tuned."""
+    task = given.task
+    return given.source.build(
+        task.num_outputs, task.label_names, head=task.head, complete=cfg.teacher is not None
+    )
 
 
-def _check_n(task: Task, n: int | float) -> None:
-    """Say where N cannot make a difference."""
-    if task.positions is not None and isinstance(n, int) and n >= task.positions:
-        log.warning(
-            "sparsity.n=%d is not below task.%s=%d: rows keep all keys",
-            *(n, task.length_key, task.positions),
-        )
+def _phases(cfg: DictConfig, given: Inputs, loggers: Sequence[Logger]) -> tuple[Phase, Phase]:
+    """What the teacher is fine-tuned by, and what the student learns by."""
+    settings, shared = to_dataclasses(cfg), (cfg, given.task, given.data)
+    clip = settings.binarization.ste_clip
+    return (
+        Phase("teacher", *shared, settings.finetune, loggers=loggers),
+        Phase("student", *shared, settings.schedule, clip, loggers),
+    )
 
 
-def _all_good(*checks: Callable[[], None]) -> None:
-    """Run all checks; whatever they refuse is reported together."""
-    problems = []
-    for look in checks:
-        try:
-            look()
-        except HadError as error:
-            problems.append(str(error))
-    if problems:
-        raise HadError("\n".join(problems))
+def _distil(phase: Phase, teacher: nn.Module) -> tuple[nn.Module, dict[str, float]]:
+    """A student of the teacher, and what came of both."""
+    began = time.perf_counter()
+    student = _student(phase, teacher)
+    stride = phase.schedule.attention_stride
+    module = phase.module(TeacherStudent(record_attention(teacher), student, stride))
+    speed = fit(phase, module)
+    seconds = time.perf_counter() - began
+    metrics = evaluate(phase, module)
+    metrics |= phase.task.compared(metrics) | speed | _agreement(phase, module)
+    return student, metrics | {"time/distillation_s": seconds}
 
 
-def _teacher(
-    phase: Phase, model: nn.Module, source: ModelSource, cache: Path
-) -> tuple[nn.Module, str]:
+def _teacher(phase: Phase, model: nn.Module, source: ModelSource) -> tuple[nn.Module, str]:
     """The given teacher, or the model fine-tuned on the task: from the cache, else here and now.
 
     Returns:
@@ -180,7 +144,8 @@ def _teacher(
         "precision": precision(cfg),
         "on_device": repr(phase.data.on_device),
     }
-    kept = TeacherCache(cache, teacher_fingerprint(determined_by, phase.data.train, model))
+    fingerprint = teacher_fingerprint(determined_by, phase.data.train, model)
+    kept = TeacherCache(Path(cfg.paths.cache), fingerprint)
     if (finished := kept.load(source, task)) is not None:
         return finished, str(kept.directory)
     log.info("teacher: fine-tuning %s on %s", source.name, task.name)
@@ -189,8 +154,9 @@ def _teacher(
     return model, str(kept.directory)
 
 
-def _student(phase: Phase, settings: Settings, teacher: nn.Module) -> nn.Module:
+def _student(phase: Phase, teacher: nn.Module) -> nn.Module:
     """A copy of the teacher, binarized and calibrated on training batches."""
+    settings = to_dataclasses(phase.cfg)
     return binarize(
         copy.deepcopy(teacher).to(device(phase.cfg)),
         n=settings.sparsity.n,

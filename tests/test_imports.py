@@ -27,26 +27,24 @@ ALLOWED: dict[str, set[str]] = {
     "distill": {"errors", "config", "attention", "models", "tasks"},
     "lightning": {"errors", "config", "build", "hardware", "attention", "tasks", "distill"},
     "results": {"errors", "config", "hardware"},  # config: wording and keys; hardware: Pareto front
-    "runner": {
-        *("errors", "paths", "config", "build", "hardware", "models", "tasks", "distill"),
-        *("lightning", "results"),
-    },
+    "inputs": {"errors", "build", "models", "tasks"},
+    "runner": {"config", "models", "tasks", "distill", "lightning", "results", "inputs"},
     "finished_run": {
-        *("errors", "config", "build", "models", "tasks", "distill", "lightning", "results"),
+        *("errors", "config", "build", "models", "distill", "lightning", "results", "inputs"),
         "runner",
     },
     "evaluation": {
-        *("errors", "config", "build", "attention", "models", "distill", "lightning", "results"),
-        *("runner", "finished_run"),
+        *("errors", "config", "attention", "models", "distill", "lightning", "results", "runner"),
+        "finished_run",
     },
-    "training": {"errors", "config", "models", "results", "runner"},
-    "sweeps": {"errors", "paths", "config", "lightning", "results", "runner"},
+    "training": {"config", "runner", "finished_run"},
+    "sweeps": {"errors", "paths", "config", "lightning", "results", "inputs", "runner"},
     "commands": {
         *("errors", "paths", "config", "build", "hardware", "attention", "models", "tasks"),
-        *("results", "runner", "finished_run", "sweeps", "training"),
+        *("results", "runner", "finished_run", "sweeps"),
     },
     "cli": {
-        *("errors", "paths", "config", "lightning", "runner", "finished_run", "evaluation"),
+        *("errors", "paths", "config", "lightning", "runner", "evaluation"),
         "commands",
     },
 }

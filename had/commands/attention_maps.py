@@ -10,23 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from had.attention.maps import AttentionMap, recorded_maps, rollout, watched_maps
 from had.build import build
 from had.commands.attention_pictures import Panels, draw
 from had.errors import HadError
+from had.finished_run import Run
 from had.models.convert import record_attention
 from had.models.family import family_of
-from had.models.source import ModelSource
-from had.models.storage import load_student
-from had.runner import CONFIG, STUDENT, TEACHER
 from had.tasks.images.decode import UnreadableImageError, decode
 from had.tasks.images.pixels import ImageBatches, stored_side
 from had.tasks.images.store import PIXELS
 from had.tasks.images.task import ImageTask
-from had.training import load_teacher
 
 log = logging.getLogger(__name__)
 
@@ -137,20 +134,14 @@ class VisionRun:
         Raises:
             HadError: it is no finished run of an image task, or its teacher is gone.
         """
-        for name in (CONFIG, TEACHER, f"{STUDENT}/config.json"):
-            if not (directory / name).is_file():
-                raise HadError(f"{directory}: not a finished run, it has no {name}")
-        cfg = OmegaConf.load(directory / CONFIG)
-        assert isinstance(cfg, DictConfig)
-        task = build(cfg.task)
+        run = Run(directory)
+        task = build(run.cfg.task)
         if not isinstance(task, ImageTask):
             raise HadError(f"{directory}: its task, {task.name}, has no image files to look at")
-        student = load_student(directory / STUDENT, trust_remote_code=cfg.model.trust_remote_code)
-        source: ModelSource = build(cfg.model).at(str(directory / STUDENT), key=STUDENT)
+        student = run.student()
         classes = family_of(student).classes(student)
-        batches = task.batches(source.preprocessor(), classes)
-        teacher = load_teacher(directory, build(cfg.model), classes)
-        return cls(cfg, record_attention(teacher).eval(), student, batches)
+        batches = task.batches(run.preprocessor(), classes)
+        return cls(run.cfg, record_attention(run.teacher_with(classes)), student, batches)
 
     @torch.no_grad()
     def look(self, file: Path) -> Seen:

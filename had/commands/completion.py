@@ -18,7 +18,6 @@ from typing import Protocol
 from hydra.core.config_loader import ConfigLoader
 from hydra.plugins.completion_plugin import DefaultCompletionPlugin
 
-from had.config import register
 from had.config.catalogue import options
 from had.config.preflight import open_hydra
 from had.config.wording import one_of
@@ -129,7 +128,6 @@ def flags(command: Subcommand) -> list[Flag]:
 def _overrides(words: list[str], word: str) -> list[str]:
     """Overrides of the configuration that may follow others."""
     given = [each for each in words if "=" in each]
-    register()
     with open_hydra(hydra_config_path()) as hydra:
         found = _options(hydra.config_loader, word)
         if found:

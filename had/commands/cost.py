@@ -12,7 +12,6 @@ from hydra._internal.utils import get_args_parser
 
 from had.commands.cost_output import Answer, draw, show_json, show_tables
 from had.commands.pricing import Appraiser, Pricing, Wishes
-from had.config import register
 from had.config.preflight import preflight
 from had.config.wording import numbered
 from had.errors import HadError
@@ -131,7 +130,6 @@ def _read(place: Path) -> list[dict[str, Any]]:
 
 def _priced(arguments: argparse.Namespace, problems: list[str]) -> Pricing | None:
     """What is to be priced; None, and more problems, if that cannot be told."""
-    register()
     stated = any(text.lstrip("+").startswith("model.geometry") for text in arguments.overrides)
     appraiser = Appraiser(
         Wishes(arguments.compare, arguments.context, arguments.query_length, stated)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from had.commands.sweep_arguments import parse
@@ -52,21 +53,39 @@ def main(argv: Sequence[str]) -> int:
 
 def _search(file: SweepFile | None, arguments: argparse.Namespace) -> Search:
     """Where the points come from."""
-    given = arguments.overrides
     if file is None:
-        return Listed(read_points(given))
-    space = Space(file, given)
-    count = arguments.points or file.cap or _COMBINATIONS
-    if file.method == "random":
-        return drawn(space, count, arguments.search_seed)
-    if file.method == "bayes":
-        assert file.metric is not None
-        records, runs = arguments.records, arguments.runs
-        seed = arguments.search_seed
-        return Bayes(space, file.metric, count, seed, runs, lambda: _on_record(records))
+        return Listed(read_points(arguments.overrides))
+    return _SEARCHES[file.method](Space(file, arguments.overrides), file, arguments)
+
+
+def _grid(space: Space, file: SweepFile, arguments: argparse.Namespace) -> Search:
     if arguments.points or file.cap:
         log.warning("%s: a grid has all of its points; --points, run_cap are ignored", file.path)
     return grid(space)
+
+
+def _random(space: Space, file: SweepFile, arguments: argparse.Namespace) -> Search:
+    return drawn(space, _combinations(file, arguments), arguments.search_seed)
+
+
+def _bayes(space: Space, file: SweepFile, arguments: argparse.Namespace) -> Search:
+    assert file.metric is not None, "read_sweep refuses such a file"
+    count, seed = _combinations(file, arguments), arguments.search_seed
+    known = partial(_on_record, arguments.records)
+    return Bayes(space, file.metric, count, seed, arguments.runs, known)
+
+
+def _combinations(file: SweepFile, arguments: argparse.Namespace) -> int:
+    count: int = arguments.points or file.cap or _COMBINATIONS
+    return count
+
+
+_SEARCHES: Mapping[str, Callable[[Space, SweepFile, argparse.Namespace], Search]] = {
+    "grid": _grid,
+    "random": _random,
+    "bayes": _bayes,
+}
+"""By the `method` of a sweep file."""
 
 
 def _run(

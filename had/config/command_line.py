@@ -9,7 +9,6 @@ from omegaconf import DictConfig
 
 from had.config.composing import Composer, further_settings
 from had.config.preflight import inspect, open_hydra
-from had.config.schema import register
 from had.config.wording import numbered
 from had.errors import HadError
 from had.paths import CONFIG_NAME, hydra_config_path
@@ -38,7 +37,6 @@ def request(*overrides: str, config_path: str | None = None) -> Request:
     Raises:
         HadError: the message numbers everything that is wrong.
     """
-    register()
     with open_hydra(config_path or hydra_config_path()) as hydra:
         problems = inspect(hydra, CONFIG_NAME, RunMode.RUN, list(overrides))
         if problems:

@@ -105,6 +105,7 @@ LIMITS = (
 
 
 def limits(values: Values) -> Iterator[str]:
+    """Every number is within what its key allows."""
     for limit in LIMITS:
         value = at(values, limit.key)
         if value is not None and not limit.holds(value):

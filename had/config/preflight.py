@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from had.config.catalogue import options
+from had.config.schema import register
 from had.config.validate import validate
 from had.config.wording import nearest
 
@@ -71,6 +72,7 @@ def _mode(hydra: Hydra, args: Namespace, config_name: str) -> RunMode:
 @contextmanager
 def open_hydra(config_path: str, config_dir: str | None = None) -> Iterator[Hydra]:
     """Hydra as hydra.main sets it up, on a configuration and, before it, a user's own."""
+    register()
     search_path = create_automatic_config_search_path(None, "had.cli", config_path)
     if config_dir is not None:
         search_path.prepend(

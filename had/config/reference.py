@@ -24,7 +24,7 @@ from had.config.binding import hints_of, spell, targets
 from had.config.catalogue import comments, describe, options, written
 from had.config.composing import Composer
 from had.config.preflight import open_hydra
-from had.config.schema import TYPED_GROUPS, TrainConfig, register
+from had.config.schema import TYPED_GROUPS, TrainConfig
 from had.pages import DOCS, fill, table
 from had.paths import CONFIG_NAME, config_directory
 
@@ -45,7 +45,6 @@ def main() -> None:
 
 def render(page: str) -> str:
     """The page with every generated part written anew."""
-    register()
     with open_hydra(str(config_directory())) as hydra:
         reference = Reference(hydra.config_loader, Composer(hydra))
         names = hydra.config_loader.list_groups("")

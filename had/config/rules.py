@@ -22,6 +22,7 @@ _WIDTHS = (("embed_dim", "num_heads"), ("hidden_size", "num_attention_heads"))
 
 
 def minimum_of_a_share(values: Values) -> Iterator[str]:
+    """A minimum means something beside a share of the keys alone."""
     n, minimum = at(values, "sparsity.n"), at(values, "sparsity.minimum")
     if isinstance(n, int) and isinstance(minimum, int) and minimum > 1:
         yield (
@@ -121,6 +122,7 @@ def teacherless(values: Values) -> Iterator[str]:
 
 
 def head_widths(values: Values) -> Iterator[str]:
+    """The width of a model divides into its heads."""
     arguments = at(values, "model.arguments") or {}
     for width, heads in _WIDTHS:
         total, count = at(arguments, width), at(arguments, heads)
@@ -132,6 +134,7 @@ def head_widths(values: Values) -> Iterator[str]:
 
 
 def modality(values: Values) -> Iterator[str]:
+    """Task and model are both of texts, or both of images."""
     task, model = at(values, "task.modality"), at(values, "model.modality")
     if task is not None and model is not None and task != model:
         yield (
@@ -142,12 +145,14 @@ def modality(values: Values) -> Iterator[str]:
 
 
 def model_directory(values: Values) -> Iterator[str]:
+    """A model that is named by a path is there."""
     name = at(values, "model.name")
     if isinstance(name, str) and looks_like_path(name) and not Path(name).expanduser().is_dir():
         yield f"model.name={name}: no such directory; give a model directory or a Hub id"
 
 
 def teacher(values: Values) -> Iterator[str]:
+    """A teacher that is named by a path is there."""
     name = at(values, "teacher")
     if name is not None and looks_like_path(name) and not Path(name).expanduser().exists():
         yield (
@@ -175,6 +180,7 @@ def unlabelled(values: Values) -> Iterator[str]:
 
 
 def resume(values: Values) -> Iterator[str]:
+    """What a run is to continue from is there."""
     place = at(values, "resume")
     if place not in (None, "auto") and not Path(place).expanduser().exists():
         yield f"resume={place}: there is no such file or directory; give one, auto, or null"

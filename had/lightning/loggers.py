@@ -21,10 +21,10 @@ _WITHOUT_SERVER = ("offline", "dryrun", "disabled")  # modes of W&B
 def log_in(cfg: DictConfig) -> None:
     """Log in where a logger will need it: W&B would find out only after all data are loaded.
 
-    Nothing is sent. In a terminal W&B asks for the key.
+    No run is begun. W&B asks its server whether the key is good, and in a terminal for the key.
 
     Raises:
-        HadError: there are no credentials, or W&B is not installed.
+        HadError: there are no credentials, they are refused, or W&B is not installed.
     """
     for name, node in (cfg.logger or {}).items():
         if node and node.get("_target_", "").endswith(".WandbLogger") and _needs_server(node):
@@ -42,7 +42,7 @@ def _log_in_to_wandb(name: str) -> None:
         raise HadError(f"logger={name}: {error}; pip install wandb, or logger=csv") from error
     try:
         wandb.login()
-    except wandb.errors.UsageError as error:
+    except wandb.Error as error:
         raise HadError(
             f"logger={name}: {error} Run `wandb login`, set WANDB_API_KEY, or keep the run on this "
             "machine with logger=wandb_offline"

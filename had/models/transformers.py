@@ -135,19 +135,24 @@ class TransformersSource(ModelSource):
         missing = sorted(report["missing_keys"])
         mismatched = sorted(report["mismatched_keys"])
         self._check_body(model, missing, [name for name, *_ in mismatched])
-        if complete and mismatched:
+        if complete:
+            self._check_head(missing, mismatched)
+        elif mismatched:
+            log.info("%s: made for other labels; its head is trained anew", self)
+        return model
+
+    def _check_head(self, missing: list[str], mismatched: list[tuple[Any, ...]]) -> None:
+        """Refuse a teacher whose head is of another task, or was never trained."""
+        if mismatched:
             name, found, wanted = mismatched[0]
             raise HadError(
                 f"{self}: its head ({name}) has {found[0]} outputs, the task {wanted[0]}; "
                 f"{_TEACHERS}"
             )
-        if complete and missing:
+        if missing:
             raise HadError(
                 f"{self}: has no trained weights for {', '.join(missing[:3])}; {_TEACHERS}"
             )
-        if mismatched:
-            log.info("%s: made for other labels; its head is trained anew", self)
-        return model
 
     def _check_body(
         self, model: PreTrainedModel, missing: list[str], mismatched: list[str]

@@ -16,6 +16,7 @@ import torch
 import had
 
 METRICS = "metrics.json"
+COMMIT_VARIABLE = "HAD_COMMIT"
 _PACKAGES = ("torch", "transformers", "timm", "pytorch-lightning", "hydra-core", "numpy", "triton")
 
 
@@ -40,19 +41,32 @@ def version_of(package: str) -> str | None:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout around this package, "-dirty" with local changes; None outside."""
+    """Commit of the code that runs.
+
+    The environment's HAD_COMMIT, for copies that left their history behind; else that of the
+    checkout around this package, with "-dirty" if it has local changes; None outside of one.
+    """
+    if stated := os.environ.get(COMMIT_VARIABLE):
+        return stated
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
+        _git(
+            "ls-files", "--error-unmatch", Path(__file__).name
+        )  # installed within another project?
+        return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
-    return described.stdout.strip()
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    )
+    return done.stdout.strip()
 
 
 def device_name() -> str:

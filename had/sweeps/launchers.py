@@ -101,7 +101,11 @@ def local(layout: Layout, options: Options) -> Iterator[Hire]:
 
 @contextmanager
 def joblib(layout: Layout, options: Options) -> Iterator[Hire]:
-    """joblib's own processes (loky), which say what they say on this terminal."""
+    """joblib's own processes (loky), which say what they say on this terminal.
+
+    Raises:
+        HadError: joblib is not installed.
+    """
     try:
         from joblib.externals import loky
     except ImportError as error:
@@ -126,6 +130,9 @@ def slurm(layout: Layout, options: Options, cluster: str = "slurm") -> Iterator[
         layout: `workers` is the number of jobs queued or running at a time.
         options: of `submitit.AutoExecutor.update_parameters`, such as `slurm_partition`.
         cluster: submitit's name of what runs the jobs.
+
+    Raises:
+        HadError: submitit is not installed, there is no such cluster, or an option is not one.
     """
     try:
         import submitit

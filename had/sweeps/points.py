@@ -14,7 +14,6 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from had.config import register
 from had.config.composing import Composer, axes, further_settings
 from had.config.preflight import REFUSALS, inspect, open_hydra
 from had.config.sweep_rules import SWEEP_RULES, one_device_a_job
@@ -65,7 +64,6 @@ def read_points(overrides: Sequence[str], config_path: str | None = None) -> lis
 
 def read_lines(lines: Iterable[Sequence[str]], config_path: str | None = None) -> list[Point]:
     """The points of several command lines, each of them once; see `read_points`."""
-    register()
     with open_hydra(config_path or hydra_config_path()) as hydra:
         reader = _Reader(hydra)
         points = [point for line in lines for point in reader.points(line)]

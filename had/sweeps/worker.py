@@ -116,7 +116,7 @@ def _run(job: Job, teacher_ready: Callable[[], None]) -> str:
 
 
 def _cached_inputs(cfg: DictConfig) -> Any:
-    """As `had.runner.load_inputs`, once for all points that read the same."""
+    """As `had.inputs.load_inputs`, once for all points that read the same."""
     values: Any = OmegaConf.to_container(cfg, resolve=True)
     read = {key: values[key] for key in ("task", "model", "teacher")}
     return _inputs(OmegaConf.to_yaml(OmegaConf.create(read), sort_keys=True))
@@ -124,7 +124,7 @@ def _cached_inputs(cfg: DictConfig) -> Any:
 
 @lru_cache(maxsize=_KEPT_INPUTS)
 def _inputs(text: str) -> Any:
-    from had.runner import load_inputs
+    from had.inputs import load_inputs
 
     return load_inputs(OmegaConf.create(text))
 

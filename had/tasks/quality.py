@@ -87,6 +87,29 @@ class QualityTask(Task):
         train = [question for question in questions if question.article not in held_out]
         return train, [question for question in questions if question.article in held_out]
 
+    def check_room(
+        self, questions: Sequence[Question], asked: Sequence[str], tokenizer: Any, max_length: int
+    ) -> None:
+        """Refuse what stands before an article, of which nothing is cut, if it leaves no room.
+
+        Args:
+            questions: named in the message.
+            asked: the text before the article of each of them.
+            tokenizer: a transformers tokenizer.
+            max_length: tokens of this text and the article, special tokens included.
+
+        Raises:
+            HadError: the longest one takes all of max_length.
+        """
+        tokens = tokenizer(list(asked), add_special_tokens=False)["input_ids"]
+        length, longest = max((len(each), index) for index, each in enumerate(tokens))
+        length += tokenizer.num_special_tokens_to_add(pair=True)
+        if length >= max_length:
+            raise HadError(
+                f"task.max_length={max_length}: {questions[longest]} takes {length} tokens before "
+                f"its article begins; give {length + 1} or more, or shorten the question"
+            )
+
     @abstractmethod
     def choices(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """What a batch's logits say for each option: (B, OPTIONS) float32, and the right ones."""
@@ -177,11 +200,12 @@ class EncoderQualityTask(QualityTask):
         return TaskData(train, {"": held_out})
 
     def _encode(self, questions: Sequence[Question], tokenizer: Any) -> ChoiceDataset:
+        each = [question for question in questions for _ in question.options]
         asked = [f"{q.question} {option}" for q in questions for option in q.options]
-        articles = [q.article for q in questions for _ in q.options]
+        self.check_room(each, asked, tokenizer, self.max_length)
         encoded = tokenizer(
             asked,
-            articles,
+            [question.article for question in each],
             truncation="only_second",
             max_length=self.max_length,
             padding="max_length",
@@ -237,18 +261,18 @@ class LikelihoodQualityTask(QualityTask, CausalTask):
             prompt = self._tokens(self.prompt.format(question=question.question), tokenizer)
             for index, option in enumerate(question.options):
                 answer = self._tokens(f" {option}", tokenizer)
-                room = self._room(len(prompt) + len(answer), len(article))
+                room = self._room(question, len(prompt) + len(answer), len(article))
                 tokens[row, index] = torch.cat([article[:room], prompt, answer])
                 labels[row, index, 0] = index == question.answer
                 labels[row, index, -len(answer) :] = answer
         return ChoiceDataset({"input_ids": tokens[..., :-1].contiguous()}, labels)
 
-    def _room(self, asked: int, article: int) -> int:
-        """Tokens of the article that fit before a question with its option."""
+    def _room(self, question: Question, asked: int, article: int) -> int:
+        """Tokens of the article that fit before a question with an option."""
         room = self.context + 1 - asked
         if not 0 <= room <= article:
             raise HadError(
-                f"task.context={self.context}: a question with an option takes {asked} tokens and "
+                f"task.context={self.context}: {question} takes {asked} tokens with an option and "
                 f"its article {article}; give a context between them"
             )
         return room

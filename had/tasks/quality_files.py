@@ -8,7 +8,7 @@ question and its options are one text.
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,18 @@ class Question:
         question: what is asked.
         options: four answers.
         answer: index of the right one.
+        where: file and line of its article.
     """
 
     article: str
     question: str
     options: tuple[str, ...]
     answer: int
+    where: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        """How messages name it."""
+        return f"{self.where}: the question {self.question[:60]!r}"
 
 
 def read_questions(file: Path) -> list[Question]:
@@ -69,7 +75,7 @@ def _on_line(line: str, where: str) -> Iterator[Question]:
     try:
         for question in form(record):
             _check(question)
-            yield question
+            yield replace(question, where=where)
     except (KeyError, ValueError, TypeError) as error:
         raise HadError(f"{where}: a question is damaged ({error!r})") from error
 

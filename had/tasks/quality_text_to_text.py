@@ -39,6 +39,7 @@ class TextToTextQualityTask(TextToTextTask, QualityTask):
 
     def _encode(self, questions: Sequence[Question], tokenizer: Any) -> TextToTextDataset:
         asked = [self._asked(question) for question in questions]
+        self.check_room(questions, asked, tokenizer, self.max_length)
         articles = [question.article for question in questions]
         targets = [LETTERS[question.answer] for question in questions]
         return self.pairs((asked, articles), targets, tokenizer)

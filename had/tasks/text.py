@@ -91,6 +91,7 @@ PADDINGS: Mapping[str, Padding] = {
 
 
 def round_up(length: int) -> int:
+    """The width that a batch gets whose longest example has so many tokens."""
     return -(-length // _MULTIPLE) * _MULTIPLE
 
 

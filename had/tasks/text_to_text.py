@@ -85,7 +85,8 @@ class TextToTextTask(TokenTask):
         """Texts with their targets as a data set.
 
         Args:
-            texts: one list; or two, of which the second is cut where both are too long.
+            texts: one list; or two, of which the second is cut where both are too long: there must
+                be room for some of it.
             targets: as many.
             tokenizer: the model's.
 
@@ -94,7 +95,7 @@ class TextToTextTask(TokenTask):
             labels, the targets' tokens (B, T).
 
         Raises:
-            HadError: a text or a target does not fit, or the tokenizer lacks a token.
+            HadError: a target does not fit, or the tokenizer lacks a token.
         """
         if None in (tokenizer.pad_token_id, tokenizer.eos_token_id):
             raise HadError(
@@ -106,8 +107,6 @@ class TextToTextTask(TokenTask):
         return TextToTextDataset({**self._encoder(texts, tokenizer), **decoder}, labels)
 
     def _encoder(self, texts: tuple[list[str], ...], tokenizer: Any) -> dict[str, Tensor]:
-        if len(texts) > 1:
-            self._check_room(texts[0], tokenizer)
         truncation = True if len(texts) == 1 else "only_second"
         encoded = tokenize(texts, tokenizer, self.max_length, list(_TEXT), truncation)
         width = min(round_up(max(map(len, encoded["input_ids"]))), self.max_length)
@@ -116,16 +115,6 @@ class TextToTextTask(TokenTask):
             "input_ids": ids,
             "attention_mask": pad(encoded["attention_mask"], width, 0, "right").bool(),
         }
-
-    def _check_room(self, whole: list[str], tokenizer: Any) -> None:
-        """Refuse first texts of pairs that leave no token for the second."""
-        tokens = tokenizer(whole, add_special_tokens=False)["input_ids"]
-        longest = max(map(len, tokens)) + tokenizer.num_special_tokens_to_add(pair=True)
-        if longest >= self.max_length:
-            raise HadError(
-                f"task.max_length={self.max_length}: what must not be cut takes {longest} tokens; "
-                "raise it"
-            )
 
     def _decoder(self, targets: Sequence[str], tokenizer: Any) -> tuple[dict[str, Tensor], Tensor]:
         """The decoder's inputs, each target moved one token to the right, and the targets."""

@@ -71,6 +71,14 @@ def test_a_command_of_the_pages_is_accepted(
         assert [p for p in problems if not any(each in p for each in STAND_INS)] == []
 
 
+def test_records_that_the_pages_show_are_there_or_made_there() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for place in re.findall(r"^ {4}had results (results/\w+)", text, re.MULTILINE):
+            made = f"--records {place}" in text
+            assert made or (ROOT / place).is_dir(), f"{page.name}: no command makes {place}"
+
+
 def test_every_written_table_says_how_it_is_made() -> None:
     text = (DOCS / "reproducing.md").read_text(encoding="utf-8")
     pages = [page.read_text(encoding="utf-8") for page in PAGES]

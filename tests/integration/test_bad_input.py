@@ -3,98 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
-from transformers import DebertaV2Config, DebertaV2Model
 
 from tests.integration import material
 from tests.integration.command_line import called, overrides, spawned
-
-FINISHED = "finished.ckpt"  # a checkpoint of an earlier run
-PROGRESS = re.compile(r": \d+ rows$")  # what may be said before the complaint
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sound model without a head."""
-    return material.base_bert(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sound data root with SST-2."""
-    return material.write_sst2(tmp_path_factory.mktemp("data"))
-
-
-class Trial:
-    """One wrong thing in an otherwise sound command line.
-
-    Attributes:
-        place: an empty directory for what is wrong.
-        run_dir: where the run would go.
-    """
-
-    def __init__(self, place: Path, base: Path, data: Path, read: Callable[[], tuple[str, str]]):
-        self.place, self.read = place, read
-        self.run_dir, self.cache = place / "run", place / "cache"
-        self.sound = (
-            *("task=glue/sst2", f"model.name={base}", f"paths.data={data}"),
-            *(f"paths.cache={self.cache}", f"run_dir={self.run_dir}"),
-        )
-        self._base, self._data = base, data
-
-    def refused(self, *wrong: str) -> str:
-        """The one line that a command line is refused with."""
-        (line,) = self.all_refused(*wrong)
-        return line
-
-    def all_refused(self, *wrong: str) -> list[str]:
-        """The lines that a command line is refused with, without heading and numbers."""
-        before = contents(self.run_dir)
-        ended = called(self.read, "train", *overrides(*self.sound, *wrong))
-        assert (ended.status, ended.out) == (2, ""), ended
-        assert not any("Traceback" in line for line in ended.err)
-        assert self.trained() == []
-        assert contents(self.run_dir) == before
-        lines = complaints(ended.err)
-        if lines[0].endswith("in the configuration; nothing was started:"):
-            return [line.partition(". ")[2] for line in lines[1:]]
-        return lines
-
-    def trained(self) -> list[Path]:
-        """Whatever training leaves behind, without the results that were there before."""
-        found = [*self.run_dir.rglob("*.ckpt"), *self.cache.rglob("*.safetensors")]
-        return [path for path in found if path.name != FINISHED]
-
-    def copy_of_data(self) -> Path:
-        return shutil.copytree(self._data, self.place / "data")
-
-    def copy_of_model(self) -> Path:
-        return shutil.copytree(self._base, self.place / "model")
-
-
-def complaints(lines: list[str]) -> list[str]:
-    """What is said beside the progress."""
-    return [line for line in lines if not PROGRESS.search(line)]
-
-
-def contents(run_dir: Path) -> dict[str, bytes]:
-    """The results in a run directory; the log and Hydra's own notes may change."""
-    files = [path for path in run_dir.rglob("*") if path.is_file()]
-    own = [path for path in files if ".hydra" not in path.parts and path.suffix != ".log"]
-    return {str(path.relative_to(run_dir)): path.read_bytes() for path in own}
-
-
-@pytest.fixture
-def trial(tmp_path: Path, base: Path, data: Path, capfd: pytest.CaptureFixture[str]) -> Trial:
-    return Trial(tmp_path, base, data, capfd.readouterr)
+from tests.integration.trials import FINISHED, Trial, complaints, contents
 
 
 def test_what_the_trials_start_from_is_sound(trial: Trial) -> None:
@@ -203,118 +121,6 @@ def test_a_missing_column(trial: Trial) -> None:
     assert line.startswith(f"{file}: no column 'stars'; there are: review, mood")
 
 
-# Models.
-
-
-def test_a_directory_that_is_no_model(trial: Trial) -> None:
-    (place := trial.place / "thesis").mkdir()
-    line = trial.refused(f"model.name={place}")
-    assert line.startswith(f"model.name={place}: not a model directory, it has no config.json; ")
-
-
-@pytest.mark.parametrize("size", [0, 4, 5000])
-@pytest.mark.parametrize("key", ["model.name", "teacher"])
-def test_truncated_weights(trial: Trial, key: str, size: int) -> None:
-    place = trial.copy_of_model()
-    file = place / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:size])
-    line = trial.refused(f"{key}={place}")
-    assert line.startswith(f"{key}={place}: its safetensors file is damaged or cut short")
-    assert line.endswith("copy or download it again")
-
-
-def test_missing_weights(trial: Trial) -> None:
-    place = trial.copy_of_model()
-    (place / "model.safetensors").rename(place / "pytorch_model.bin")
-    line = trial.refused(f"model.name={place}")
-    assert line.startswith(f"model.name={place}: there is no *.safetensors in it")
-    assert "pytorch_model.bin is not read" in line
-
-
-def test_weights_of_another_architecture(trial: Trial) -> None:
-    """They would be taken for a fresh model otherwise, and trained without a word."""
-    place = trial.copy_of_model()
-    config = json.loads((place / "config.json").read_text())
-    (place / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
-    line = trial.refused(f"model.name={place}")
-    assert "its weights are not those of its config.json" in line
-    assert "encoder.layer.2." in line
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ('{"model_type": ', "not a valid JSON file"),
-        ('{"model_type": "brt"}', "`brt`"),
-        ("{}", "`model_type`"),
-    ],
-)
-def test_a_broken_model_configuration(trial: Trial, content: str, reason: str) -> None:
-    place = trial.copy_of_model()
-    (place / "config.json").write_text(content)
-    line = trial.refused(f"model.name={place}")
-    assert line.startswith(f"model.name={place}: cannot be loaded: ")
-    assert reason in line
-
-
-def test_a_model_without_its_tokenizer(trial: Trial) -> None:
-    """The library makes up one that knows no word; nothing can be learned from its tokens."""
-    place = trial.copy_of_model()
-    for file in place.glob("tokenizer*"):
-        file.unlink()
-    assert trial.refused(f"model.name={place}").startswith(
-        f"model.name={place}: there is no tokenizer (tokenizer.json, vocab.txt, ...); copy"
-    )
-
-
-def test_a_damaged_tokenizer(trial: Trial) -> None:
-    place = trial.copy_of_model()
-    (place / "tokenizer.json").write_text('{"version": "1.0", "trunc')
-    line = trial.refused(f"model.name={place}")
-    assert line.startswith(f"model.name={place}: its tokenizer cannot be loaded: ")
-
-
-def test_attention_that_cannot_be_converted(trial: Trial) -> None:
-    """Refused before a teacher is fine-tuned in vain."""
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = DebertaV2Config(vocab_size=len(material.VOCABULARY), intermediate_size=48, **sizes)
-    place = material.save_model(DebertaV2Model(config), trial.place / "deberta")
-    line = trial.refused(f"model.name={place}")
-    assert line.startswith(f"model.name={place}: DebertaV2ForSequenceClassification has no att")
-
-
-def test_more_tokens_than_the_model_takes(trial: Trial) -> None:
-    assert trial.refused("task.max_length=64").startswith(
-        "task.max_length=64: the model takes 32 tokens"
-    )
-
-
-# Teachers.
-
-
-def test_a_teacher_without_a_trained_head(trial: Trial, base: Path) -> None:
-    line = trial.refused(f"teacher={base}")
-    assert line.startswith(f"teacher={base}: has no trained weights for classifier.bias, class")
-    assert "teacher=null" in line
-
-
-def test_a_teacher_of_other_classes(trial: Trial) -> None:
-    place = material.classifier(trial.place / "three", classes=3)
-    line = trial.refused(f"teacher={place}")
-    assert line.startswith(f"teacher={place}: its head (classifier.bias) has 3 outputs, the task 2")
-    assert "teacher=null" in line
-
-
-@pytest.mark.parametrize("key", ["model.name", "teacher"])
-def test_a_student_in_the_place_of_a_full_precision_model(trial: Trial, key: str) -> None:
-    place = trial.copy_of_model()
-    config = json.loads((place / "config.json").read_text())
-    (place / "config.json").write_text(json.dumps({**config, "had": {"n": 4}}))
-    line = trial.refused(f"{key}={place}")
-    assert line.startswith(f"{key}={place}: a student with Hamming attention; a full-precision")
-
-
 # Checkpoints and results that are there already.
 
 
@@ -365,7 +171,7 @@ def test_eval_of_a_directory_that_is_no_run(
 ) -> None:
     ended = called(capfd.readouterr, "eval", str(tmp_path))
     assert (ended.status, ended.out) == (2, "")
-    assert ended.err == [f"{tmp_path}: not a finished run, it has no metrics.json"]
+    assert ended.err == [f"{tmp_path}: not a finished run, it has no config.yaml"]
 
 
 # In a process of its own: nothing is in reach, neither files nor network.

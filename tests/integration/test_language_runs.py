@@ -14,8 +14,7 @@ from transformers import AutoTokenizer
 import had
 from had.cli import main
 from had.errors import HadError
-from had.evaluation import evaluate_points
-from had.finished_run import evaluate_run
+from had.evaluation import evaluate_points, evaluate_run
 from had.results.records import read_records
 from tests.integration.command_line import Ended, called
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from had.cli import main
-from had.finished_run import evaluate_run
+from had.evaluation import evaluate_run
 from had.lightning.data import ShuffledBatches
 from tests.integration import material
 from tests.integration.command_line import command, overrides, variables

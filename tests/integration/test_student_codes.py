@@ -15,7 +15,7 @@ from had.attention import module
 from had.attention.backends import Backend, PackedCall, choose_packed_backend
 from had.attention.bits import unpack_signs
 from had.cli import main
-from had.finished_run import reopened
+from had.finished_run import Run
 from tests.integration.command_line import ROOT, overrides
 from tests.integration.test_language_runs import LANGUAGE, TINY
 
@@ -67,9 +67,9 @@ def test_they_are_what_the_layer_was_given(
 
 def held_out(run: Path) -> Tensor:
     """Sequences of the text that the run was evaluated on, (sequences, CONTEXT)."""
-    _, phase, tokenizer = reopened(run)
-    phase.task.context = CONTEXT
-    return phase.task.encode(tokenizer).evaluation[""].inputs["input_ids"].long()
+    read = Run(run).inputs
+    read.task.context = CONTEXT  # type: ignore[attr-defined]
+    return read.task.encode(read.preprocessor).evaluation[""].inputs["input_ids"].long()
 
 
 def last_step(run: Path, ids: Tensor, monkeypatch: pytest.MonkeyPatch) -> PackedCall:

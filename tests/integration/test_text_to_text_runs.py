@@ -11,7 +11,7 @@ from transformers import AutoModelForSeq2SeqLM
 
 import had
 from had.cli import main
-from had.finished_run import evaluate_run
+from had.evaluation import evaluate_run
 from tests.integration.command_line import Ended, called
 from tests.models.t5 import tiny_t5, word_tokenizer
 

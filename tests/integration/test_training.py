@@ -15,8 +15,8 @@ import had
 from had.attention.module import hamming_layers
 from had.config.command_line import request
 from had.errors import HadError
-from had.finished_run import evaluate_run
-from had.training import Run
+from had.evaluation import evaluate_run
+from had.finished_run import Run
 
 QUICK = ("task.epochs=1", "logger=none", "trainer=cpu", "trainer.enable_progress_bar=false")
 N = "sparsity.n=3"

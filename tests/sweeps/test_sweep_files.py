@@ -54,9 +54,6 @@ def one_at_a_time(parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def compose() -> Iterator[Composer]:
-    from had.config import register
-
-    register()
     with open_hydra(str(CONF)) as hydra:
         yield Composer(hydra)
 

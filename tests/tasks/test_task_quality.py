@@ -92,6 +92,21 @@ def test_an_encoder_reads_question_option_and_article(
     assert batch["labels"].tolist() == [2, 2]
 
 
+def test_a_question_that_leaves_no_room_for_its_article_is_named(
+    make_task: Make, write: Write, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """[CLS] What colour ? red [SEP] and the last [SEP] are 7 tokens."""
+    _articles(write, 4)
+    message = (
+        r"task\.max_length=7: \S*docs_202q\.jsonl:\d: the question 'What colour\?' takes 7 tokens "
+        "before its article begins; give 8 or more"
+    )
+    with pytest.raises(HadError, match=message):
+        make_task("quality", "task.max_length=7").encode(tokenizer)
+    batch = make_task("quality", "task.max_length=8").encode(tokenizer).train.__getitems__([0])
+    assert batch["inputs"]["attention_mask"].all()
+
+
 def test_choices_of_an_encoder(make_task: Make) -> None:
     task = make_task("quality")
     logits = torch.tensor([0.0, 0, 5, 0, 5, 0, 0, 0])[:, None]
@@ -140,5 +155,5 @@ def test_a_context_must_hold_the_question_and_be_filled_by_the_article(
     _articles(write, 4)
     for context in (16, 4096):
         task = make_task("quality_lm", "task.tokenizer=bytes", f"task.context={context}")
-        with pytest.raises(HadError, match=f"task.context={context}: a question"):
+        with pytest.raises(HadError, match=rf"task\.context={context}: .*:\d: the question"):
             task.encode(byte_tokenizer())

@@ -61,10 +61,12 @@ FLOATS = Vector(types.float32, FLOAT_LANES)
 
 
 def scores_of(element):
+    """The vector type of the scores of one block of keys."""
     return Vector(element, KEYS)
 
 
 def spread_scalar(builder, scalar, lanes):
+    """A vector with the same scalar in every lane."""
     single = builder.insert_element(
         ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined), scalar, INT32(0)
     )
@@ -77,6 +79,7 @@ def pointer_to(builder, memory, index, pointee):
 
 
 def read(builder, pointer, align=1):
+    """What a pointer leads to; nothing is promised of its address unless `align` says so."""
     loaded = builder.load(pointer)
     loaded.align = align
     return loaded
@@ -90,6 +93,7 @@ def call_llvm(builder, name, result, arguments):
 
 
 def call_on_vector(builder, name, vector, *arguments):
+    """A call of the form that an LLVM intrinsic has for this vector type."""
     full = f"llvm.{name}.v{vector.count}i{vector.element.width}"
     return call_llvm(builder, full, vector, list(arguments))
 
@@ -100,6 +104,7 @@ def widen(builder, vector, kind):
 
 
 def shuffle(builder, left, right, places):
+    """Lanes of one or two vectors at fixed places, in their order."""
     mask = ir.Constant(ir.VectorType(INT32, len(places)), places)
     return builder.shuffle_vector(left, left if right is None else right, mask)
 
@@ -110,4 +115,5 @@ def has_feature(context, feature):
 
 
 def processor(context):
+    """The processor that code is generated for, by LLVM's name of it."""
     return context.codegen().magic_tuple()[1]

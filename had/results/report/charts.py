@@ -162,7 +162,41 @@ def wrapped(text: str, width: int = 24) -> str:
     return textwrap.fill(text, width, break_long_words=False)
 
 
-def bars(spreads: Sequence[float | None]) -> list[float] | None:
+def series(
+    axis: Axes,
+    index: int,
+    name: str,
+    points: tuple[Sequence[float], Sequence[float]],
+    spreads: Sequence[float | None],
+    *,
+    spread_of: str = "y",
+    line: bool = True,
+) -> None:
+    """Marks with error bars, of a colour and shape of their own.
+
+    Args:
+        axis: drawn on.
+        index: of the series in its figure, from 0.
+        name: in the legend.
+        points: their x and their y.
+        spreads: of each point to both sides; None where it is not known: there is no bar.
+        spread_of: whether these are of "x" or of "y".
+        line: whether one joins the points.
+    """
+    axis.errorbar(
+        *points,
+        **{f"{spread_of}err": _bars(spreads)},
+        marker=marker(index),
+        color=color(index),
+        linestyle="-" if line else "none",
+        linewidth=1,
+        markersize=5,
+        capsize=3,
+        label=name,
+    )
+
+
+def _bars(spreads: Sequence[float | None]) -> list[float] | None:
     """Lengths of error bars; none where a spread is not known."""
     if not any(spreads):
         return None

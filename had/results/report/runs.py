@@ -39,7 +39,11 @@ class Run:
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
-        """The resolved configuration; empty for a record alone."""
+        """The resolved configuration; empty for a record alone.
+
+        Raises:
+            HadError: it cannot be read.
+        """
         if self.directory is None:
             return {}
         file = self.directory / CONFIG

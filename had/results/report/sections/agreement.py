@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from had.results.records import Record
-from had.results.report.charts import bars, color, drawing, legend_below, marker, whole_ticks
+from had.results.report.charts import drawing, legend_below, series, whole_ticks
 from had.results.report.elements import Element, Figure, Section, Table, Text
 from had.results.report.runs import Group, Run
 from had.results.statistics import Estimate
@@ -47,17 +47,10 @@ def _figure(by_group: dict[str, dict[int, Estimate]]) -> Figure:
         (axis,) = sheet.axes
         for index, (name, layers) in enumerate(by_group.items()):
             aside = 0.06 * (index - (len(by_group) - 1) / 2)  # bars side by side
-            axis.errorbar(
-                [layer + aside for layer in layers],
-                [each.mean for each in layers.values()],
-                bars([each.deviation for each in layers.values()]),
-                marker=marker(index),
-                color=color(index),
-                markersize=4,
-                linewidth=1,
-                capsize=3,
-                label=name,
-            )
+            places = [layer + aside for layer in layers]
+            means = [each.mean for each in layers.values()]
+            deviations = [each.deviation for each in layers.values()]
+            series(axis, index, name, (places, means), deviations)
         axis.set(xlabel="layer", ylabel="KL(teacher || student), nats")
         axis.set_ylim(bottom=0)
         whole_ticks(axis)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from had.hardware.plots import pareto_front
 from had.results.measures import Measure, axis_label
-from had.results.report.charts import INK, bars, color, drawing, legend_below, log_ticks, marker
+from had.results.report.charts import INK, drawing, legend_below, log_ticks, series
 from had.results.report.elements import Element, Figure, Section, Table, Text
 from had.results.report.runs import Group, Run, row_name, slug
 from had.results.statistics import Row, rows_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _ENERGY = "onchip_energy_per_query_nj"
 _RATIO = "energy_ratio"  # of these
@@ -119,22 +122,10 @@ def _figure(field: Field) -> Figure:
         (axis,) = sheet.axes
         for index, name in enumerate(accelerators):
             own = [point for point in points if point.accelerator == name]
-            axis.errorbar(
-                [point.energy for point in own],
-                [point.gap for point in own],
-                bars([point.error for point in own]),
-                fmt=marker(index),
-                color=color(index),
-                markersize=5,
-                elinewidth=0.8,
-                capsize=3,
-                label=f"{TEACHER}: {name}" if own[0].ratio == 1.0 else name,
-            )
-        costs, scores = zip(*field.front, strict=True)
-        gaps = [-score for score in scores]
-        axis.step(costs, gaps, where="post", color=INK, linewidth=0.9)
-        ring: dict[str, Any] = {"markersize": 10, "markerfacecolor": "none", "linestyle": "none"}
-        axis.plot(costs, gaps, marker="o", color=INK, label="Pareto front", **ring)
+            label = f"{TEACHER}: {name}" if own[0].ratio == 1.0 else name
+            costs, gaps = [point.energy for point in own], [point.gap for point in own]
+            series(axis, index, label, (costs, gaps), [point.error for point in own], line=False)
+        _draw_front(axis, field)
         log_ticks(axis, "x")
         axis.invert_yaxis()
         axis.set(xlabel="on-chip attention energy per query, nJ", ylabel=field.label)
@@ -147,6 +138,15 @@ def _figure(field: Field) -> Figure:
         "of attention per query in nJ, by accelerator. Bars: ± one standard error from the seeds. "
         "Ringed: the Pareto front, which no cheaper point equals.",
     )
+
+
+def _draw_front(axis: Axes, field: Field) -> None:
+    """Its points ringed, and the steps between them."""
+    costs, scores = zip(*field.front, strict=True)
+    gaps = [-score for score in scores]
+    axis.step(costs, gaps, where="post", color=INK, linewidth=0.9)
+    ring: dict[str, Any] = {"markersize": 10, "markerfacecolor": "none", "linestyle": "none"}
+    axis.plot(costs, gaps, marker="o", color=INK, label="Pareto front", **ring)
 
 
 def _table(field: Field) -> Table:

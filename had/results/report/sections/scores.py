@@ -9,12 +9,10 @@ from had.results.measures import Measure, axis_label, by_measure
 from had.results.plots import ticks_at
 from had.results.records import Record
 from had.results.report.charts import (
-    bars,
-    color,
     drawing,
     equal_line,
     legend_below,
-    marker,
+    series,
     wrapped,
 )
 from had.results.report.elements import Figure, Section, Table, Text
@@ -69,16 +67,8 @@ def _gaps(measure: Measure, records: Sequence[Record]) -> Figure:
             own = [(place, row) for place, row in enumerate(rows) if task in row.cells]
             gaps = [row.cells[task].gap for _, row in own]
             places = [place + 0.5 * (index + 1) / (len(tasks) + 1) - 0.25 for place, _ in own]
-            axis.errorbar(
-                [gap.mean for gap in gaps],
-                places,
-                xerr=bars([gap.deviation for gap in gaps]),
-                fmt=marker(index),
-                color=color(index),
-                markersize=5,
-                capsize=3,
-                label=task,
-            )
+            means, deviations = [gap.mean for gap in gaps], [gap.deviation for gap in gaps]
+            series(axis, index, task, (means, places), deviations, spread_of="x", line=False)
         equal_line(axis, measure.equal, vertical=True)
         axis.set_yticks(range(len(rows)), names)
         axis.set_ylim(len(rows) - 0.5, -0.5)
@@ -106,14 +96,7 @@ def _against_n(measure: Measure, records: Sequence[Record]) -> list[Figure]:
         for index, (name, points) in enumerate(curves.items()):
             x, gaps, errors = zip(*points, strict=True)
             aside = 1 + 0.02 * (index - (len(curves) - 1) / 2)  # bars side by side
-            axis.errorbar(
-                *([place * aside for place in x], gaps, bars(errors)),
-                marker=marker(index),
-                color=color(index),
-                markersize=5,
-                capsize=3,
-                label=name,
-            )
+            series(axis, index, name, ([place * aside for place in x], gaps), errors)
         equal_line(axis, measure.equal)
         axis.set_xscale("log", base=2)
         ticks_at(axis, places)

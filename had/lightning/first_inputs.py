@@ -8,7 +8,8 @@ from itertools import islice
 from torch import Tensor
 
 from had.lightning.data import ShuffledBatches, evaluation_loader, training_loader
-from had.lightning.fit import Phase, device
+from had.lightning.phase import Phase
+from had.lightning.trainer import device
 from had.tasks.base import Batch
 
 _LOOKED_AT = 4  # evaluation batches, of the size trained with: enough for means over their rows
