@@ -18,6 +18,7 @@ from had.paths import looks_like_path
 
 _SHARE_TOLERANCE = 1e-6  # shares are decimals that people add up
 _ANNEALED = ("soft", "sharp")  # relaxations with a sharpness c
+_LOCAL = "local-dir:"
 _WIDTHS = (("embed_dim", "num_heads"), ("hidden_size", "num_attention_heads"))
 
 
@@ -145,9 +146,11 @@ def modality(values: Values) -> Iterator[str]:
 
 
 def model_directory(values: Values) -> Iterator[str]:
-    """A model that is named by a path is there."""
+    """A model that is named by a path is there; timm writes local-dir: before one."""
     name = at(values, "model.name")
-    if isinstance(name, str) and looks_like_path(name) and not Path(name).expanduser().is_dir():
+    place = name.removeprefix(_LOCAL) if isinstance(name, str) else ""
+    is_path = name != place or looks_like_path(place)
+    if place and is_path and not Path(place).expanduser().is_dir():
         yield f"model.name={name}: no such directory; give a model directory or a Hub id"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hydra.types import RunMode
 from omegaconf import open_dict
@@ -156,3 +158,9 @@ def test_sharded_projections_have_no_pace_of_their_own(compose) -> None:
     assert validate(compose("trainer=ddp", "schedule.query_key_learning_rate=0.01")) == []
     (line,) = validate(compose("trainer=fsdp", "schedule.query_key_learning_rate=0.01"))
     assert line.startswith("schedule.query_key_learning_rate=0.01: under FSDP")
+
+
+def test_timms_way_to_name_a_directory(compose, tmp_path: Path) -> None:
+    assert validate(compose("model=timm", f"model.name=local-dir:{tmp_path}")) == []
+    (line,) = validate(compose("model=timm", "model.name=local-dir:nowhere"))
+    assert line.startswith("model.name=local-dir:nowhere: no such directory")
