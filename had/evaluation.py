@@ -25,6 +25,7 @@ from had.results.records import OVERRIDES, record_name
 from had.runner import show_results, task_settings
 
 _GROUPS = ("sparsity", "task")  # whose settings can be others than those trained with
+_ABSENT = object()
 
 
 def evaluate_run(directory: Path) -> dict[str, float]:
@@ -154,6 +155,3 @@ def _changed(cfg: DictConfig, changes: Sequence[str]) -> DictConfig:
     cfg.merge_with_dotlist(list(changes))
     check(cfg)
     return cfg
-
-
-_ABSENT = object()

@@ -11,6 +11,9 @@ CONFIG_NAME = "train"  # the primary file of conf/
 _FILES = (".ckpt", ".safetensors", ".pt", ".bin")
 
 
+LOCAL_DIRECTORY = "local-dir:"  # in front of a directory, as timm writes it
+
+
 def looks_like_path(name: str) -> bool:
     """Whether a name is meant as a path: an id on the Hub has one slash at most, inside."""
     written_so = name.startswith((os.sep, ".", "~")) or name.endswith((*_FILES, "/"))

@@ -205,6 +205,43 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     return weights / total.clamp_min(torch.finfo(scores.dtype).tiny)
 
 
+def with_exact_scores(
+    scores: Tensor,
+    query: Tensor,
+    key: Tensor,
+    recent: int,
+    *,
+    gain: float,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Scores in which those of every row's last keys are exact, gain * q k; and which these are.
+
+    Args:
+        scores: of the binarized queries and keys, (B, H, T, S).
+        query, key: (B, H, T, D) and (B, G, S, D), full precision.
+        recent: the last so many keys that a row may see.
+        gain, mask, bias: of the exact scores, as those of `attention_scores` and `topn_mask`.
+    """
+    always = recent_keys(allowed_keys(scores, mask), recent)
+    exact = attention_scores(query, key, gain=gain, bias=bias)
+    return torch.where(always, exact, scores), always
+
+
+def kept_keys(
+    scores: Tensor,
+    n: TopN,
+    mask: Tensor | None = None,
+    selection: Selection = topn_mask,
+    always: Tensor | None = None,
+) -> Tensor:
+    """K_t where some keys are kept in any case; arguments as those of `attend_to_scores`."""
+    ranked = scores.detach()
+    if always is None:
+        return selection(ranked, n, mask)
+    return selection(ranked.masked_fill(always, math.inf), n, mask) | always
+
+
 def attend_to_scores(
     scores: Tensor,
     value: Tensor,
@@ -228,12 +265,7 @@ def attend_to_scores(
     Returns:
         (B, H, T, V) in value's dtype.
     """
-    ranked = scores.detach()
-    if always is None:
-        kept = selection(ranked, n, mask)
-    else:
-        kept = selection(ranked.masked_fill(always, math.inf), n, mask) | always
-    weights = weighting(scores, kept)
+    weights = weighting(scores, kept_keys(scores, n, mask, selection, always))
     with torch.autocast(value.device.type, enabled=False):
         output = weights @ expand_groups(value, scores.shape[1]).to(weights.dtype)
     return output.to(value.dtype)
@@ -289,9 +321,9 @@ def hamming_attention(
     )
     always = None
     if recent:
-        always = recent_keys(allowed_keys(scores, mask), recent)
-        exact = attention_scores(query, key, gain=scale, bias=bias)
-        scores = torch.where(always, exact, scores)
+        scores, always = with_exact_scores(
+            scores, query, key, recent, gain=scale, mask=mask, bias=bias
+        )
     return attend_to_scores(scores, value, n, mask, always=always).to(query.dtype)
 
 

@@ -5,7 +5,6 @@ They are computed by the oracle's functions from queries and keys recorded in on
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from had.attention.functional import (
-    allowed_keys,
-    attention_scores,
-    recent_keys,
-    topn_mask,
-)
+from had.attention.functional import attention_scores, kept_keys, with_exact_scores
 from had.attention.module import HammingAttention, hamming_layers
 from had.attention.options import AttentionGeometry
 from had.attention.recorded import recorded_layers
@@ -91,10 +85,12 @@ def student_map(
         gain=scale * sigma_query * per_query_head(sigma_key, layer.geometry),
         bias=bias,
     )
-    recent = recent_keys(allowed_keys(scores, mask), layer.recent)
+    always = None
     if layer.recent:
-        scores = torch.where(recent, attention_scores(query, key, gain=scale, bias=bias), scores)
-    kept = topn_mask(scores.masked_fill(recent, math.inf), layer.options.topn, mask) | recent
+        scores, always = with_exact_scores(
+            scores, query, key, layer.recent, gain=scale, mask=mask, bias=bias
+        )
+    kept = kept_keys(scores, layer.options.topn, mask, always=always)
     return AttentionMap(WEIGHTINGS[layer.options.weights](scores, kept), kept)
 
 

@@ -227,6 +227,11 @@ def hamming_layers(model: nn.Module) -> list[HammingAttention]:
     return [module for module in model.modules() if isinstance(module, HammingAttention)]
 
 
+def recent_keys_of(student: nn.Module) -> int:
+    """How many last keys a cache has to keep in full precision for a student's layers."""
+    return max(layer.recent for layer in hamming_layers(student))
+
+
 def set_relaxation(model: nn.Module, relaxation: Relaxation) -> None:
     """Give all layers of a student the same relaxation object."""
     for layer in hamming_layers(model):

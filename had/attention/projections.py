@@ -9,6 +9,8 @@ from had.errors import HadError
 
 _PAIRS = (("query", "key"), ("q_proj", "k_proj"), ("q_lin", "k_lin"), ("q", "k"))
 _FUSED = ("qkv", "qkv_proj", "Wqkv", "c_attn")  # all queries first, then keys, then values
+QUERY_PROJECTIONS = frozenset([query for query, _ in _PAIRS] + list(_FUSED))
+"""What attention layers call the projection that makes their queries, alone or among others."""
 
 
 def query_key_weights(student: nn.Module) -> list[Tensor]:

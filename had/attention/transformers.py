@@ -18,9 +18,10 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import sdpa_mask
 
 from had.attention.cache import binary_version
-from had.attention.module import hamming_layers
+from had.attention.module import hamming_layers, recent_keys_of
 from had.attention.options import AttentionGeometry
 from had.attention.position_bias import wants_position_bias
+from had.attention.projections import QUERY_PROJECTIONS
 from had.errors import HadError
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ class BinaryCacheByDefault:
             log.warning("generating with a float cache: %s", reason)
             return
         model_kwargs["past_key_values"] = binary_version(
-            made, self.model.config, max(core.recent for core in hamming_layers(self.model))
+            made, self.model.config, recent_keys_of(self.model)
         )
         if generation_config.is_assistant:
             model_kwargs["past_key_values"].activate_past_recording()
@@ -176,9 +177,8 @@ def _is_other_attention(module: nn.Module) -> bool:
     """An attention layer of another make: it projects queries itself, yet asks no interface."""
     if isinstance(module, nn.MultiheadAttention):
         return True
-    projections = {"query", "q_proj", "q_lin", "Wqkv", "qkv", "c_attn", "q", "in_proj"}
     own = {name for name, child in module.named_children() if isinstance(child, nn.Linear)}
-    return "Attention" in type(module).__name__ and bool(own & projections)
+    return "Attention" in type(module).__name__ and bool(own & {*QUERY_PROJECTIONS, "in_proj"})
 
 
 def _geometry(name: str, module: nn.Module, model: PreTrainedModel) -> AttentionGeometry:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import had
-from had.attention.module import hamming_layers
+from had.attention.module import recent_keys_of
 from had.errors import HadError
 from had.models.storage import STUDENT, load_student
 from had.models.transformers import TransformersSource
@@ -112,7 +112,7 @@ def _cache(student: Any, values: str) -> dict[str, Any]:
         return {}
     if student.config.is_encoder_decoder:
         raise HadError(f"--values {values}: not for encoder-decoder models; leave it out")
-    recent = max(core.recent for core in hamming_layers(student))
+    recent = recent_keys_of(student)
     return {"past_key_values": had.BinaryKeyCache(student.config, value_dtype=dtype, recent=recent)}
 
 

@@ -14,11 +14,10 @@ from had.config import RELAXATIONS
 from had.config.limits import SCHEDULES, limits
 from had.config.values import Rule, Values, at
 from had.config.wording import one_of
-from had.paths import looks_like_path
+from had.paths import LOCAL_DIRECTORY, looks_like_path
 
 _SHARE_TOLERANCE = 1e-6  # shares are decimals that people add up
 _ANNEALED = ("soft", "sharp")  # relaxations with a sharpness c
-_LOCAL = "local-dir:"
 _WIDTHS = (("embed_dim", "num_heads"), ("hidden_size", "num_attention_heads"))
 
 
@@ -148,7 +147,7 @@ def modality(values: Values) -> Iterator[str]:
 def model_directory(values: Values) -> Iterator[str]:
     """A model that is named by a path is there; timm writes local-dir: before one."""
     name = at(values, "model.name")
-    place = name.removeprefix(_LOCAL) if isinstance(name, str) else ""
+    place = name.removeprefix(LOCAL_DIRECTORY) if isinstance(name, str) else ""
     is_path = name != place or looks_like_path(place)
     if place and is_path and not Path(place).expanduser().is_dir():
         yield f"model.name={name}: no such directory; give a model directory or a Hub id"
@@ -190,14 +189,17 @@ def resume(values: Values) -> Iterator[str]:
 
 
 RULES: tuple[Rule, ...] = (
-    *(
-        limits,
-        minimum_of_a_share,
-        room_for_exact_keys,
-        whole_projections,
-        stages,
-        shares,
-        teacherless,
-    ),
-    *(head_widths, modality, model_directory, teacher, unlabelled, resume),
+    limits,
+    minimum_of_a_share,
+    room_for_exact_keys,
+    whole_projections,
+    stages,
+    shares,
+    teacherless,
+    head_widths,
+    modality,
+    model_directory,
+    teacher,
+    unlabelled,
+    resume,
 )

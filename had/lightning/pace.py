@@ -21,7 +21,7 @@ class Pace:
 
     def __init__(self, weights: Sequence[Tensor], factor: float) -> None:
         self._weights, self._factor = list(weights), factor
-        self._before: list[Tensor] = []
+        self._before = [weight.clone() for weight in self._weights]
 
     def watch(self, optimizer: torch.optim.Optimizer) -> None:
         """Stretch every step of the optimizer from now on."""
@@ -29,9 +29,8 @@ class Pace:
         optimizer.register_step_post_hook(self._stretch)
 
     def _remember(self, *_: Any) -> None:
-        self._before = [weight.clone() for weight in self._weights]
+        torch._foreach_copy_(self._before, self._weights)
 
     def _stretch(self, *_: Any) -> None:
-        moved = torch._foreach_sub(self._weights, self._before)
-        torch._foreach_add_(self._weights, moved, alpha=self._factor - 1)
-        self._before = []
+        # From where they were, factor times as far as they went.
+        torch._foreach_lerp_(self._weights, self._before, 1 - self._factor)

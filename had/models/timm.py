@@ -20,9 +20,7 @@ from had.errors import HadError
 from had.models.family import Family
 from had.models.images import ImagePreprocessor
 from had.models.source import ModelSource
-from had.paths import looks_like_path
-
-LOCAL = "local-dir:"
+from had.paths import LOCAL_DIRECTORY, looks_like_path
 
 
 class TimmSource(ModelSource):
@@ -30,7 +28,7 @@ class TimmSource(ModelSource):
 
     def check(self) -> None:
         if self._is_directory():
-            self.check_directory(self.name.removeprefix(LOCAL))
+            self.check_directory(self.name.removeprefix(LOCAL_DIRECTORY))
         elif not self.name.startswith("hf-hub:") and not is_model(self.name):
             close = ", ".join(timm.list_models(f"*{self.name.partition('.')[0]}*")[:5])
             raise HadError(
@@ -85,7 +83,7 @@ class TimmSource(ModelSource):
     def _create(self, pretrained: bool, num_classes: int) -> nn.Module:
         name = self.name
         if self._is_directory():
-            name = LOCAL + str(Path(self.name.removeprefix(LOCAL)).expanduser())
+            name = LOCAL_DIRECTORY + str(Path(self.name.removeprefix(LOCAL_DIRECTORY)).expanduser())
         try:
             return timm.create_model(
                 name, pretrained=pretrained, num_classes=num_classes, **self.arguments
@@ -109,7 +107,7 @@ class TimmSource(ModelSource):
         )
 
     def _is_directory(self) -> bool:
-        return self.name.startswith(LOCAL) or looks_like_path(self.name)
+        return self.name.startswith(LOCAL_DIRECTORY) or looks_like_path(self.name)
 
 
 class TimmFamily(Family):

@@ -49,9 +49,8 @@ def git_commit() -> str | None:
     if stated := os.environ.get(COMMIT_VARIABLE):
         return stated
     try:
-        _git(
-            "ls-files", "--error-unmatch", Path(__file__).name
-        )  # installed within another project?
+        # Fails where the package is merely installed within another project's checkout.
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
         return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None

@@ -117,3 +117,15 @@ def test_an_option_that_submitit_does_not_know(tmp_path: Path) -> None:
     options = {"partitoin": "gpu"}
     with pytest.raises(HadError, match="partitoin"), launchers.slurm(layout, options, "local"):
         pass
+
+
+def test_a_worker_gets_its_share_of_the_processors_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path, tmp_path, workers=4, devices=("0", "1"))
+    monkeypatch.setattr("os.cpu_count", lambda: 32)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert layout.environment(3)["OMP_NUM_THREADS"] == "8"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert layout.environment(3)["OMP_NUM_THREADS"] == "1"
+    assert layout.environment(3)["CUDA_VISIBLE_DEVICES"] == "1"

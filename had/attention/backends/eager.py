@@ -148,10 +148,10 @@ def _scores(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
     scores = functional.attention_scores(call.query, call.key, gain=call.gain, bias=call.bias)
     if (exact := call.exact) is None:
         return scores, None
-    full = functional.attention_scores(exact.query, exact.key, gain=exact.gain, bias=call.bias)
-    allowed = functional.allowed_keys(scores, call.mask)
-    always = functional.recent_keys(allowed, exact.recent)
-    return torch.where(always, full, scores), always
+    given = exact.query, exact.key, exact.recent
+    return functional.with_exact_scores(
+        scores, *given, gain=exact.gain, mask=call.mask, bias=call.bias
+    )
 
 
 # Nothing here draws random numbers, so none need be repeated.
