@@ -100,11 +100,17 @@ class Trained:
         return replace(trained, cfg=cfg, task=task, data=task.encode(self.run.inputs.preprocessor))
 
     def _overrides(self, changes: Sequence[str]) -> dict[str, list[str]]:
-        """What sets the evaluation apart from its axes: N itself is one of these."""
+        """What sets the evaluation apart from its axes: N itself is one of these.
+
+        Training's own values stand beside the others: a student trained with 30 keys and evaluated
+        with 8 is not one that was trained with 8.
+        """
         kept = {text.partition("=")[0]: text for text in self.run.record.get(OVERRIDES, ())}
-        kept |= {text.partition("=")[0]: text for text in changes}
+        keys = [text.partition("=")[0] for text in changes]
+        kept |= dict(zip(keys, changes, strict=True))
         kept.pop("sparsity.n", None)
-        return {OVERRIDES: sorted(kept.values())}
+        trained = [f"trained.{key}={OmegaConf.select(self.run.cfg, key)}" for key in keys]
+        return {OVERRIDES: sorted([*kept.values(), *trained])}
 
 
 def evaluate_points(
