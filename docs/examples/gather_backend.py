@@ -7,7 +7,8 @@ from torch import Tensor
 
 from had.attention.backends import BACKENDS, AttentionCall
 from had.attention.backends.eager import EagerBackend
-from had.attention.functional import allowed_keys, attention_scores, expand_groups
+from had.attention.functional import attention_scores, expand_groups
+from had.attention.topn import allowed_keys
 
 
 class GatherBackend(EagerBackend):

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from had.attention.functional import allowed_keys, attention_scores
+from had.attention.functional import attention_scores
+from had.attention.topn import allowed_keys
 
 
 @dataclass(frozen=True)

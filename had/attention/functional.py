@@ -7,8 +7,9 @@ For one head, with b(x) = +1 where x >= 0 and -1 elsewhere::
     K_t  = the N allowed keys of row t with the largest s_ts, lowest index first among equals
     o_t  = sum over K_t of softmax(s_t restricted to K_t) * v_s
 
-Everything here is a pure function of tensors on any device, differentiable, and accumulates in
-float32 at least. The method is Hamming Attention Distillation (arXiv 2502.01770).
+The selection K_t is in `had.attention.topn`. Everything here is a pure function of tensors on any
+device, differentiable, and accumulates in float32 at least. The method is Hamming Attention
+Distillation (arXiv 2502.01770).
 
 Shapes: B batch, H query heads, G key/value heads (H is a multiple of G: grouped-query attention),
 T queries, S keys, D head_dim, V value_dim.
@@ -18,38 +19,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from had.attention.topn import (
+    ScaledN,
+    Selection,
+    TopN,
+    allowed_keys,
+    kept_keys,
+    keys_to_keep,
+    recent_keys,
+    topn_mask,
+)
 
-@dataclass(frozen=True)
-class ScaledN:
-    """A number of keys that grows with the context: max(minimum, ceil(share * allowed)).
+__all__ = [
+    "ScaledN",
+    "TopN",
+    "Weighting",
+    "attend_to_scores",
+    "attention_scores",
+    "binarize",
+    "expand_groups",
+    "hamming_attention",
+    "keys_to_keep",
+    "masked_softmax",
+    "match_counts",
+    "per_query_head",
+    "straight_through",
+    "topn_mask",
+    "with_exact_scores",
+]
 
-    Attributes:
-        share: of the keys that a row may see, in (0, 1].
-        minimum: keys that a row keeps at least, if it may see as many.
-
-    Raises:
-        ValueError: one of them is out of range.
-    """
-
-    share: float
-    minimum: int
-
-    def __post_init__(self) -> None:
-        if not (isinstance(self.share, float) and 0.0 < self.share <= 1.0):
-            raise ValueError(f"n = {self.share!r}: must be a share in (0, 1] beside a minimum")
-        if isinstance(self.minimum, bool) or not isinstance(self.minimum, int) or self.minimum < 1:
-            raise ValueError(f"minimum = {self.minimum!r}: must be an integer >= 1")
-
-
-TopN = int | float | ScaledN
-"""Keys a row keeps: a number, a share of the allowed ones, or a share with a minimum."""
-
-Selection = Callable[[Tensor, TopN, Tensor | None], Tensor]
 Weighting = Callable[[Tensor, Tensor], Tensor]
 
 _NO_OVERFLOW = 1e-12  # smallest sigma divided by: a constant projection has sigma 0
@@ -81,15 +83,30 @@ def match_counts(query: Tensor, key: Tensor) -> Tensor:
 
 
 def expand_groups(x: Tensor, heads: int) -> Tensor:
-    """Repeat key/value heads (B, G, S, D) for the query heads that share them: (B, heads, S, D).
+    """Repeat key/value heads (..., G, S, D) for the query heads that share them: (..., H, S, D).
+
+    Args:
+        x: of the key/value heads.
+        heads: H, a multiple of G.
 
     Raises:
         ValueError: `heads` is not a multiple of G.
     """
-    groups = x.shape[1]
+    groups = x.shape[-3]
     if heads % groups:
         raise ValueError(f"{heads} query heads cannot share {groups} key/value heads evenly")
-    return x if heads == groups else x.repeat_interleave(heads // groups, dim=1)
+    return x if heads == groups else x.repeat_interleave(heads // groups, dim=-3)
+
+
+def per_query_head(sigma: Tensor | float, heads: int) -> Tensor | float:
+    """A sigma of each key head (..., G, 1, 1) for the query heads that share it; one number stays.
+
+    Raises:
+        ValueError: `heads` is not a multiple of G.
+    """
+    if not isinstance(sigma, Tensor) or sigma.dim() < 3:
+        return sigma
+    return expand_groups(sigma, heads)
 
 
 def attention_scores(
@@ -114,86 +131,6 @@ def attention_scores(
         key = expand_groups(key, query.shape[1])
         scores = gain * (query.to(dtype) @ key.to(dtype).transpose(-2, -1))
     return scores if bias is None else scores + bias
-
-
-def keys_to_keep(n: TopN, allowed: Tensor) -> Tensor:
-    """How many keys a row keeps: N, or ceil(f * allowed) for a fraction f; never more than allowed.
-
-    Every implementation asks here, so that a row keeps as many in training as in decoding.
-
-    Args:
-        n: an integer >= 1; a float in (0, 1], a fraction of the allowed keys; or a `ScaledN`.
-        allowed: integer number of allowed keys of each row, any shape.
-
-    Raises:
-        ValueError: n is none of these.
-    """
-    if isinstance(n, ScaledN):
-        return keys_to_keep(n.share, allowed).clamp_min(n.minimum).minimum(allowed)
-    check_topn(n)
-    if isinstance(n, int):
-        return allowed.clamp(max=n)
-    exact = n * allowed.double()
-    # 0.07 * 100 is 7.000000000000001 in floating point; its ceiling is meant to be 7.
-    return torch.ceil(exact * (1 - 1e-12)).to(allowed.dtype)
-
-
-def check_topn(n: TopN) -> None:
-    """Raise ValueError unless n is an integer >= 1, a float in (0, 1] or a `ScaledN`."""
-    whole = isinstance(n, int) and not isinstance(n, bool) and n >= 1
-    fraction = isinstance(n, float) and 0.0 < n <= 1.0
-    if not (whole or fraction or isinstance(n, ScaledN)):
-        raise ValueError(
-            f"n = {n!r}: must be an integer >= 1 (keys a row) or a float in (0, 1] (a share)"
-        )
-
-
-def allowed_keys(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """bool, shape of scores: the mask allows it and no bias of -inf forbids it."""
-    possible = scores > -math.inf
-    return possible if mask is None else possible & mask
-
-
-def topn_mask(scores: Tensor, n: TopN, mask: Tensor | None = None) -> Tensor:
-    """K_t as a boolean map: the exact selection of the N best allowed keys of every row.
-
-    Args:
-        scores: (B, H, T, S), any floating or integer dtype.
-        n: keys a row keeps; see `keys_to_keep`.
-        mask: bool, broadcastable to scores, True = allowed.
-
-    Returns:
-        bool (B, H, T, S). Equal scores: the lowest key index is kept first. Rows with fewer than N
-        allowed keys keep all of them.
-
-    Raises:
-        ValueError: n is out of range.
-    """
-    allowed = allowed_keys(scores, mask)
-    count = keys_to_keep(n, allowed.sum(-1))
-    by_score = scores.argsort(dim=-1, descending=True, stable=True)
-    # A second stable sort moves forbidden keys behind all allowed ones without disturbing either.
-    order = by_score.gather(
-        -1, (~allowed).gather(-1, by_score).to(torch.uint8).argsort(dim=-1, stable=True)
-    )
-    kept = torch.arange(scores.shape[-1], device=scores.device) < count[..., None]
-    return torch.zeros_like(allowed).scatter(-1, order, kept)
-
-
-def recent_keys(allowed: Tensor, recent: int) -> Tensor:
-    """The last `recent` keys that a row may see: places among all keys, from its last allowed one.
-
-    Args:
-        allowed: bool (..., S).
-        recent: how many, 0 for none.
-
-    Returns:
-        bool (..., S), a part of `allowed`.
-    """
-    keys = allowed.shape[-1]
-    place = torch.arange(keys, device=allowed.device)
-    end = torch.where(allowed, place, -1).amax(-1, keepdim=True)
-    return allowed & (place > end - recent)
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
@@ -226,20 +163,6 @@ def with_exact_scores(
     always = recent_keys(allowed_keys(scores, mask), recent)
     exact = attention_scores(query, key, gain=gain, bias=bias)
     return torch.where(always, exact, scores), always
-
-
-def kept_keys(
-    scores: Tensor,
-    n: TopN,
-    mask: Tensor | None = None,
-    selection: Selection = topn_mask,
-    always: Tensor | None = None,
-) -> Tensor:
-    """K_t where some keys are kept in any case; arguments as those of `attend_to_scores`."""
-    ranked = scores.detach()
-    if always is None:
-        return selection(ranked, n, mask)
-    return selection(ranked.masked_fill(always, math.inf), n, mask) | always
 
 
 def attend_to_scores(
@@ -311,7 +234,7 @@ def hamming_attention(
     """
     heads = query.shape[1]
     key, value = expand_groups(key, heads), expand_groups(value, heads)
-    sigma_key = _per_query_head(sigma_key, heads)
+    sigma_key = per_query_head(sigma_key, heads)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     scores = attention_scores(
         _sign_units(query, sigma_query),
@@ -332,10 +255,3 @@ def _sign_units(x: Tensor, sigma: Tensor | float) -> Tensor:
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     floor = torch.as_tensor(sigma, device=x.device, dtype=x.dtype).detach().clamp_min(_NO_OVERFLOW)
     return straight_through(binarize(x), x / floor)
-
-
-def _per_query_head(sigma: Tensor | float, heads: int) -> Tensor | float:
-    """A sigma given for each key head, repeated for the query heads that share it."""
-    if not isinstance(sigma, Tensor) or sigma.dim() < 3 or sigma.shape[-3] in (1, heads):
-        return sigma
-    return sigma.repeat_interleave(heads // sigma.shape[-3], dim=-3)

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from had.attention.functional import attention_scores, kept_keys, with_exact_scores
+from had.attention.functional import attention_scores, per_query_head, with_exact_scores
 from had.attention.module import HammingAttention, hamming_layers
-from had.attention.options import AttentionGeometry
 from had.attention.recorded import recorded_layers
+from had.attention.topn import kept_keys
 from had.attention.weighting import WEIGHTINGS
 
 _USED = ("mask", "bias", "scale")  # of the arguments of an attention layer
@@ -82,7 +82,7 @@ def student_map(
     scores = attention_scores(
         layer.final_relaxation(query.float(), sigma_query),
         layer.final_relaxation(key.float(), sigma_key),
-        gain=scale * sigma_query * per_query_head(sigma_key, layer.geometry),
+        gain=scale * sigma_query * per_query_head(sigma_key, layer.geometry.heads),
         bias=bias,
     )
     always = None
@@ -92,12 +92,6 @@ def student_map(
         )
     kept = kept_keys(scores, layer.options.topn, mask, always=always)
     return AttentionMap(WEIGHTINGS[layer.options.weights](scores, kept), kept)
-
-
-def per_query_head(sigma_key: Tensor, geometry: AttentionGeometry) -> Tensor:
-    """A sigma given for each key head, repeated for the query heads that share it."""
-    shared = geometry.heads // geometry.kv_heads
-    return sigma_key.repeat_interleave(shared, dim=-3) if sigma_key.dim() else sigma_key
 
 
 def rollout(maps: Sequence[Tensor]) -> Tensor:

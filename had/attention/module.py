@@ -17,6 +17,7 @@ from had.attention.backends.base import ExactKeys
 from had.attention.binarize import RELAXATIONS, SCALES, Relaxation
 from had.attention.bits import pack_signs
 from had.attention.divergence import AttentionTarget
+from had.attention.functional import per_query_head
 from had.attention.options import AttentionGeometry, AttentionOptions
 from had.attention.recorded import full_precision_attention
 
@@ -120,7 +121,7 @@ class HammingAttention(nn.Module):
                 key=self.relaxation(key.float(), sigma_key),
                 value=value,
                 n=self.options.topn,
-                gain=scale * sigma_query * self._for_query_heads(sigma_key),
+                gain=scale * sigma_query * per_query_head(sigma_key, self.geometry.heads),
                 mask=mask,
                 bias=bias,
                 signs=self.relaxation.exact_signs,
@@ -165,14 +166,14 @@ class HammingAttention(nn.Module):
         if (reason := self.why_not_bits()) is not None:
             raise ValueError(f"{self.geometry.name}: a binary key cache cannot serve it: {reason}")
         # Of float32 alone, and of operations that no autocast touches.
-        gain = scale * self.query(query, None) * self._for_query_heads(self.key(key, None))
+        sigma_key = per_query_head(self.key(key, None), self.geometry.heads)
         call = PackedCall(
             query=pack_signs(query),
             key=key,
             value=value,
             head_dim=self.geometry.head_dim,
             n=self.options.topn,
-            gain=gain,
+            gain=scale * self.query(query, None) * sigma_key,
             mask=mask,
             bias=bias,
             exact=self._exact_beside(query, key, scale),
@@ -190,11 +191,6 @@ class HammingAttention(nn.Module):
         if self.options.weights != "softmax":
             return f"weights={self.options.weights} is not computed from bits"
         return None
-
-    def _for_query_heads(self, sigma_key: Tensor) -> Tensor:
-        """A key head's sigma, repeated for the query heads that share it."""
-        shared = self.geometry.heads // self.geometry.kv_heads
-        return sigma_key.repeat_interleave(shared, dim=-3) if sigma_key.dim() else sigma_key
 
     def _check(self, query: Tensor, key: Tensor, dropout: float) -> None:
         shape = (query.shape[1], key.shape[1], query.shape[3])  # a key of bits has its own width

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from had.attention.binarize import SCALES
-from had.attention.functional import ScaledN, TopN, check_topn
+from had.attention.topn import ScaledN, TopN, check_topn
 from had.attention.weighting import WEIGHTINGS
 
 FINAL_RELAXATIONS = ("sign", "identity")

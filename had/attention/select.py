@@ -1,4 +1,4 @@
-"""Top-N selection without sorting: the same keys as `functional.topn_mask`, found by a threshold.
+"""Top-N selection without sorting: the same keys as `topn.topn_mask`, found by a threshold.
 
 The N-th largest allowed score is the threshold; keys above it are kept, and of the keys equal to it
 the first ones that fill the row up to N. For long rows this costs one partial selection and two
@@ -12,11 +12,11 @@ import math
 import torch
 from torch import Tensor
 
-from had.attention.functional import TopN, allowed_keys, keys_to_keep
+from had.attention.topn import TopN, allowed_keys, keys_to_keep
 
 
 def topn_mask(scores: Tensor, n: TopN, mask: Tensor | None = None) -> Tensor:
-    """Contract and result of `had.attention.functional.topn_mask`; floating scores only."""
+    """Contract and result of `had.attention.topn.topn_mask`; floating scores only."""
     allowed = allowed_keys(scores, mask)
     keys = scores.shape[-1]
     if isinstance(n, int) and n >= keys:

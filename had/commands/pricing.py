@@ -17,7 +17,7 @@ from had.config.values import Rule, Values, at
 from had.errors import HadError
 from had.hardware.cost import CostCase
 from had.hardware.geometry import amend, read_config, read_geometry
-from had.hardware.workload import ModelGeometry
+from had.hardware.model import ModelGeometry
 
 GROUPS = ("model", "task", "sparsity", "binarization", "hardware")
 RULES: tuple[Rule, ...] = (

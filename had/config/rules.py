@@ -12,7 +12,7 @@ from pathlib import Path
 
 from had.config import RELAXATIONS
 from had.config.limits import SCHEDULES, limits
-from had.config.values import Rule, Values, at
+from had.config.values import Rule, Values, at, is_sharded
 from had.config.wording import one_of
 from had.paths import LOCAL_DIRECTORY, looks_like_path
 
@@ -47,8 +47,7 @@ def room_for_exact_keys(values: Values) -> Iterator[str]:
 def whole_projections(values: Values) -> Iterator[str]:
     """Queries and keys learn at a pace of their own only where their weights are whole."""
     rate = at(values, "schedule.query_key_learning_rate")
-    sharded = "sharding.Sharded" in str(at(values, "trainer.strategy._target_"))
-    if sharded and rate is not None:
+    if is_sharded(at(values, "trainer.strategy")) and rate is not None:
         yield (
             f"schedule.query_key_learning_rate={rate}: under FSDP a process holds pieces of "
             "weights in which queries and keys cannot be told apart; set it to null, or use "

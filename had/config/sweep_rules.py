@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from had.config.values import Rule, Values, at
+from had.config.values import Rule, Values, at, is_sharded
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 _SUBMITIT = "hydra_plugins.hydra_submitit_launcher.submitit_launcher"
-_DISTRIBUTED = ("ddp", "fsdp", "deepspeed", "had.lightning.sharding.")
+_DISTRIBUTED = ("ddp", "fsdp", "deepspeed")
 
 
 def own_checkpoints(values: Values) -> Iterator[str]:
@@ -33,8 +33,9 @@ def one_job_at_a_time(values: Values) -> Iterator[str]:
 def one_device_a_job(values: Values) -> Iterator[str]:
     """The processes of one job would each walk through the whole sweep."""
     devices, strategy = at(values, "trainer.devices"), at(values, "trainer.strategy")
+    sharded = is_sharded(strategy)
     strategy = at(strategy, "_target_") if isinstance(strategy, dict) else str(strategy)
-    if _several(devices) or strategy.startswith(_DISTRIBUTED):
+    if _several(devices) or sharded or strategy.startswith(_DISTRIBUTED):
         yield (
             f"trainer.devices={devices}, trainer.strategy={strategy}: a job of a sweep (-m) on "
             "this machine runs on one device; start the jobs one by one, use "

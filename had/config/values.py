@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from omegaconf import MISSING
@@ -18,3 +18,8 @@ def at(values: Values, key: str) -> Any:
     for part in key.split("."):
         node = node.get(part) if isinstance(node, dict) else None
     return None if node == MISSING else node
+
+
+def is_sharded(strategy: Any) -> bool:
+    """Whether a trainer's strategy, a name or a mapping, gives each process a part of a student."""
+    return isinstance(strategy, Mapping) and "Sharded" in str(strategy.get("_target_"))

@@ -11,9 +11,10 @@ from had.hardware.cost import (
     sweep,
 )
 from had.hardware.costs import ComponentCost, CostReport, StageCost
+from had.hardware.model import ModelGeometry
 from had.hardware.reduction import Reduction, reduction
 from had.hardware.spec import Accelerator, available, load_accelerator, load_pipeline
-from had.hardware.workload import AttentionWorkload, LayerWorkload, ModelGeometry
+from had.hardware.workload import AttentionWorkload, LayerWorkload
 
 __all__ = [
     "Accelerator",

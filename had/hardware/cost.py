@@ -8,8 +8,9 @@ from pathlib import Path
 
 from had.errors import HadError
 from had.hardware.costs import CostReport
+from had.hardware.model import ModelGeometry
 from had.hardware.spec import Accelerator, load_accelerator
-from had.hardware.workload import AttentionWorkload, ModelGeometry
+from had.hardware.workload import AttentionWorkload
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ from had.hardware.ledgers import (
     published,
     zigzag_rows,
 )
+from had.hardware.model import ModelGeometry
 from had.hardware.reduction import Reduction, reduction
 from had.hardware.report import breakdown_rows, comparison_rows, number
 from had.hardware.sensitivity import paper_workload, sensitivity
 from had.hardware.spec import available, load_accelerator, load_pipeline
 from had.hardware.technology import Quantity, Unit
-from had.hardware.workload import AttentionWorkload, ModelGeometry
+from had.hardware.workload import AttentionWorkload
 
 DESIGNS = ("had_digital", "camformer", "had_cam")
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)

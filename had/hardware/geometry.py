@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from had.errors import HadError
-from had.hardware.workload import ModelGeometry
+from had.hardware.model import ModelGeometry
 
 REQUIRED = ("layers", "heads", "head_dim")
 KEYS = tuple(item.name for item in fields(ModelGeometry) if item.name != "name")

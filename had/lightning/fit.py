@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from had.config.values import is_sharded
 from had.distill.pair import Alone, TeacherStudent, with_copied_student
 from had.lightning.callbacks.checkpoints import Checkpoints
 from had.lightning.callbacks.hardware import HardwareCost
@@ -19,7 +20,7 @@ from had.lightning.module import DistillationModule
 from had.lightning.phase import Phase
 from had.lightning.resume import resume_point
 from had.lightning.sharding import Sharded, WholeWeights
-from had.lightning.trainer import build_trainer, is_sharded
+from had.lightning.trainer import build_trainer
 
 
 class Interrupted(Exception):
@@ -106,7 +107,8 @@ def evaluate(phase: Phase, module: DistillationModule) -> dict[str, float]:
         `role/metric` or `role/set/metric`, and `hw/<accelerator>/<quantity>`.
     """
     # Every process evaluates everything with the whole student, as it does with the whole teacher.
-    trainer = build_trainer(phase, **({"strategy": "ddp"} if is_sharded(phase.cfg) else {}))
+    whole = {"strategy": "ddp"} if is_sharded(phase.cfg.trainer.strategy) else {}
+    trainer = build_trainer(phase, **whole)
     results = trainer.test(module, _evaluation_loaders(phase), verbose=False)[0]
     for callback in trainer.callbacks:
         if isinstance(callback, HardwareCost):

@@ -51,12 +51,6 @@ def build_trainer(phase: Phase, *extra: pl.Callback, **changes: Any) -> pl.Train
     )
 
 
-def is_sharded(cfg: DictConfig) -> bool:
-    """Whether its strategy spreads the student over the processes."""
-    strategy = cfg.trainer.strategy
-    return isinstance(strategy, DictConfig) and "Sharded" in str(strategy.get("_target_"))
-
-
 def device(cfg: DictConfig) -> torch.device:
     """Where this process of the configured trainer computes."""
     wants_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda")

@@ -10,16 +10,13 @@ import torch
 
 from had.attention import select
 from had.attention.functional import (
-    ScaledN,
     attend_to_scores,
     binarize,
     hamming_attention,
-    keys_to_keep,
     masked_softmax,
     match_counts,
-    recent_keys,
-    topn_mask,
 )
+from had.attention.topn import ScaledN, keys_to_keep, recent_keys, topn_mask
 
 
 def brute_force_topn(row: list[float], n: int, allowed: list[bool]) -> list[bool]:

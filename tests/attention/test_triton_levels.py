@@ -1,4 +1,4 @@
-"""The training backend for signs at any length, against the oracle; see `test_triton_rows`."""
+"""The training backend for signs at any length, against the oracle; see `training_cases`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from torch import Tensor
 from had.attention.backends import BACKENDS, AttentionCall
 from had.attention.divergence import AttentionTarget, row_divergence
 from had.attention.functional import ScaledN, TopN, topn_mask
-from tests.attention.test_triton_rows import (  # noqa: F401  (a fixture is used by its name)
+from tests.attention.training_cases import (
     DEVICE,
     Case,
-    _kernels_run_here,
     on_device,
     padding,
     relative_error,
     run,
 )
 
+pytest.importorskip("triton")
+
 LEVELS, REFERENCE = BACKENDS["triton_levels"], BACKENDS["reference"]
+
+pytestmark = pytest.mark.usefixtures("kernels_run_here")
 
 
 def causal(rows: int) -> Tensor:

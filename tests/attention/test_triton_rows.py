@@ -6,146 +6,32 @@ Without a CUDA device the kernels run in Triton's interpreter, for these tests o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 import pytest
 import torch
 from torch import Tensor
 
 from had.attention.backends import BACKENDS, AttentionCall, choose_backend
-from had.attention.backends.base import ExactKeys
 from had.attention.divergence import AttentionTarget
-from had.attention.functional import ScaledN, TopN, binarize, topn_mask
+from had.attention.functional import ScaledN, topn_mask
+from tests.attention.training_cases import (
+    DEVICE,
+    Case,
+    on_device,
+    padding,
+    relative_error,
+    run,
+)
 
 triton = pytest.importorskip("triton")
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TRITON, REFERENCE = BACKENDS["triton"], BACKENDS["reference"]
 
 pytestmark = [
+    pytest.mark.usefixtures("kernels_run_here"),
     pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _kernels_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interpret the kernels where there is no CUDA device, whoever imported Triton before."""
-    if DEVICE == "cpu":
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
-        _interpret_language(monkeypatch)
-
-
-def _interpret_language(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton chooses at import how its own library of device functions runs; choose again."""
-    import triton.language as tl
-    from triton.runtime.interpreter import InterpretedFunction
-    from triton.runtime.jit import JITFunction
-
-    compiled = {k: v for k, v in vars(tl.standard).items() if isinstance(v, JITFunction)}
-    interpreted = {id(v): InterpretedFunction(v.fn) for v in compiled.values()}
-    for place in (tl, tl.standard, tl.core, tl.tensor):
-        for name, function in list(vars(place).items()):
-            if id(function) in interpreted:
-                monkeypatch.setattr(place, name, interpreted[id(function)])
-
-
-@dataclass
-class Case:
-    """A random layer: shapes, arithmetic, and what is special about it.
-
-    Units that are no signs are rounded to eighths: their products are exact in any order of sums,
-    so that no score is a rounding error away from the threshold.
-    """
-
-    rows: int = 33
-    keys: int = 65
-    batch: int = 1
-    heads: int = 2
-    groups: int = 2
-    width: int = 16
-    value_width: int = 16
-    n: TopN = 9
-    signs: bool = True
-    rounded: bool = True
-    value_dtype: torch.dtype = torch.float32
-    gain_shape: tuple[int, ...] = ()
-    mask: Tensor | None = None
-    bias: Tensor | None = None
-    teacher_width: int = 16
-    real: Tensor | None = None
-    recent: int = 0
-    leaves: dict[str, Tensor] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        torch.manual_seed(self.rows * 1000 + self.keys)
-        # (B, T, H, D) transposed, as model libraries pass it.
-        query = self._normal(self.rows, self.heads, self.width)
-        key = self._normal(self.keys, self.groups, self.width)
-        if self.signs:
-            query, key = binarize(query), binarize(key)
-        elif self.rounded:
-            query, key = (8 * query).round() / 8, (8 * key).round() / 8
-        value = self._normal(self.keys, self.groups, self.value_width).to(self.value_dtype)
-        gain = 0.2 + 0.3 * torch.rand(self.gain_shape)
-        leaves = {"query": query, "key": key, "value": value, "gain": gain}
-        if self.recent:
-            leaves["exact_query"] = self._normal(self.rows, self.heads, self.width)
-            leaves["exact_key"] = self._normal(self.keys, self.groups, self.width)
-        self.leaves = {k: v.to(DEVICE) for k, v in leaves.items()}
-        self.target = AttentionTarget(
-            self._normal(self.rows, self.heads, self.teacher_width).to(DEVICE, self.value_dtype),
-            self._normal(self.keys, self.groups, self.teacher_width).to(DEVICE, self.value_dtype),
-            0.4,
-            self._on_device(self.bias),
-        )
-        self.weight = torch.randn(self.batch, self.heads, self.rows, self.value_width).to(DEVICE)
-
-    def _normal(self, length: int, heads: int, width: int) -> Tensor:
-        return torch.randn(self.batch, length, heads, width).transpose(1, 2)
-
-    @staticmethod
-    def _on_device(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x.to(DEVICE)
-
-    def call(self, leaves: dict[str, Tensor]) -> AttentionCall:
-        given = {k: v for k, v in leaves.items() if not k.startswith("exact_")}
-        exact = None
-        if "exact_query" in leaves:
-            both = (leaves["exact_query"], leaves["exact_key"])
-            exact = ExactKeys(*both, 0.3, self.recent)
-        return AttentionCall(
-            **given,
-            n=self.n,
-            mask=self._on_device(self.mask),
-            bias=self._on_device(self.bias),
-            signs=self.signs,
-            exact=exact,
-        )
-
-
-def run(backend_name: str, case: Case, *, distil: bool) -> dict[str, Tensor]:
-    """Output, divergence and gradients of one backend."""
-    leaves = {k: v.detach().requires_grad_() for k, v in case.leaves.items()}
-    call = case.call(leaves)
-    backend = choose_backend(backend_name, call)
-    if distil:
-        output, divergence = backend.distil(call, case.target, Case._on_device(case.real))
-    else:
-        output, divergence = backend.attend(call), torch.zeros(())
-    loss = (output.float() * case.weight).mean() * 20 + 3 * divergence
-    loss.backward()
-    grads = {f"{k}.grad": v.grad for k, v in leaves.items() if v.grad is not None}
-    assert {k: v.dtype for k, v in grads.items()} == {
-        f"{k}.grad": v.dtype for k, v in leaves.items()
-    }
-    return {"output": output.detach(), "divergence": divergence.detach(), **grads}
-
-
-def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """Root mean square of the difference over that of the expected values."""
-    difference = (actual.double() - expected.double()).square().mean().sqrt()
-    return float(difference / expected.double().square().mean().sqrt().clamp_min(1e-12))
 
 
 def check(case: Case, *, distil: bool = True) -> None:
@@ -167,11 +53,6 @@ def kept_keys(case: Case) -> Tensor:
     identity = torch.eye(case.keys, device=DEVICE).expand(case.batch, case.groups, -1, -1)
     leaves = {**case.leaves, "value": identity, "gain": case.leaves["gain"] * 0.1}
     return TRITON.attend(case.call(leaves)) > 0
-
-
-def padding(*lengths: int, keys: int) -> Tensor:
-    """(B, 1, 1, S) mask of sequences of the given lengths."""
-    return (torch.arange(keys) < torch.tensor(lengths)[:, None])[:, None, None, :]
 
 
 def forbidding_bias(rows: int, keys: int) -> Tensor:
@@ -286,9 +167,6 @@ def test_processor_without_interpreter_is_not_supported(monkeypatch: pytest.Monk
     case = Case(rows=5, keys=7)
     leaves = {k: v.cpu() for k, v in case.leaves.items()}
     assert not TRITON.supports(AttentionCall(**leaves, n=3, signs=True))
-
-
-on_device = pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device")
 
 
 @pytest.mark.gpu

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from had.attention.bits import unpack_signs
 from had.attention.divergence import AttentionTarget
-from had.attention.functional import TopN
+from had.attention.topn import TopN
 
 
 @dataclass(frozen=True)
 class ExactKeys:
-    """Keys that are scored in full precision and always kept; see `functional.recent_keys`.
+    """Keys that are scored in full precision and always kept; see `had.attention.topn.recent_keys`.
 
     Attributes:
         query: (B, H, T, D), full precision.
@@ -39,7 +39,7 @@ class AttentionCall:
         query: units of the queries (B, H, T, D).
         key: units of the keys (B, G, S, D), H a multiple of G.
         value: (B, G, S, V).
-        n: keys a row keeps; `had.attention.functional.keys_to_keep` says how many that are.
+        n: keys a row keeps; `had.attention.topn.keys_to_keep` says how many that are.
         gain: factor of the dot product, a number or a float32 tensor broadcastable to (B, H, 1, 1).
         mask: bool broadcastable to (B, H, T, S), True = allowed; None allows all.
         bias: additive, broadcastable to (B, H, T, S); None for none.
@@ -72,7 +72,7 @@ class PackedCall:
             contiguous, other strides are free (a view into a larger buffer).
         value: (B, G, S, V), rows contiguous, other strides free; may be of an 8-bit float type.
         head_dim: signs of a query or key.
-        n: keys a row keeps; `had.attention.functional.keys_to_keep` says how many that are.
+        n: keys a row keeps; `had.attention.topn.keys_to_keep` says how many that are.
         gain: factor of the dot product, a number or a float32 tensor broadcastable to (B, H, 1, 1).
         mask: bool broadcastable to (B, H, T, S), True = allowed; None allows all.
         bias: additive, broadcastable to (B, H, T, S); None for none.

@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from had.attention.backends.base import PackedCall
 from had.attention.backends.cpu_target import apply_target
 from had.attention.bits import words_for
-from had.attention.functional import TopN, keys_to_keep
+from had.attention.topn import TopN, keys_to_keep
 
 apply_target()  # before numba compiles anything
 

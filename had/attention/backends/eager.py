@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from had.attention import functional, select
+from had.attention import functional, select, topn
 from had.attention.backends.base import AttentionCall, Backend, PackedCall
 from had.attention.divergence import AttentionTarget, mean_over_real_rows, row_divergence
-from had.attention.functional import Selection
+from had.attention.topn import Selection
 from had.attention.weighting import WEIGHTINGS
 
 _MAP_ELEMENTS = 1 << 25  # 128 MiB a float32 map, of which a handful exist at a time
@@ -32,7 +32,7 @@ class ReferenceBackend(Backend):
 
     name: ClassVar[str] = "reference"
     takes_exact_keys: ClassVar[bool] = True
-    selection: Selection = staticmethod(functional.topn_mask)
+    selection: Selection = staticmethod(topn.topn_mask)
 
     def __init__(self, map_elements: int = _MAP_ELEMENTS) -> None:
         self.map_elements = map_elements

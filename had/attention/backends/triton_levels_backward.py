@@ -16,8 +16,11 @@ from had.attention.backends.triton_levels_forward import (
     first_exact_block,
     kept_keys,
     keys_in_sight,
+    keys_of_rows,
+    rows_of_program,
+    sign_products,
 )
-from had.attention.backends.triton_rows_tiles import dot, head_of, load_rows
+from had.attention.backends.triton_rows_tiles import dot, head_of, load_rows, store_rows
 
 
 @triton.jit
@@ -25,6 +28,14 @@ def kept_weights(products, factor, level, cut, log_sum, s):
     """Softmax over the kept keys of a block, (t, s)."""
     logits = factor[:, None] * products - log_sum[:, None]
     return tl.exp(tl.where(kept_keys(products, level, cut, s), logits, NOWHERE))
+
+
+@triton.jit
+def selection_of_rows(level, cut, log_sum, place, real):
+    """What forward left: each row's level and cut, and its log-sum-exp over the kept keys."""
+    threshold = tl.load(level + place, mask=real, other=-NOWHERE)
+    last = tl.load(cut + place, mask=real, other=-1)
+    return threshold, last, tl.load(log_sum + place, mask=real, other=0.0)
 
 
 @triton.jit
@@ -71,10 +82,7 @@ def level_query_grads(
     RECENT: tl.constexpr,
 ):
     """Gradients of the queries and gains of BLOCK_T rows."""
-    blocks = tl.cdiv(T, BLOCK_T)
-    head = tl.program_id(0) // blocks
-    b, h = head // H, head % H
-    t = (blocks - 1 - tl.program_id(0) % blocks) * BLOCK_T + tl.arange(0, BLOCK_T)
+    head, b, h, t = rows_of_program(T, H, BLOCK_T)
     real = t < T
     d, v_d = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_V)
     keys = head_of(key, key_strides, b, h // (H // G))
@@ -83,14 +91,9 @@ def level_query_grads(
     output_grads = head_of(output_grad, output_grad_strides, b, h)
     do = load_rows(output_grads, output_grad_strides[2], t, v_d, T, V)
     seen = b * need_strides[0] + h * need_strides[1] + t
-    seen_first = tl.load(first + seen, mask=real, other=S)
-    seen_beyond = tl.load(beyond + seen, mask=real, other=0)
-    start = (tl.min(seen_first, axis=0) // BLOCK_S) * BLOCK_S
-    end = tl.max(seen_beyond, axis=0)
+    seen_beyond, start, end = keys_of_rows(first, beyond, seen, real, S, BLOCK_S)
     place = head.to(tl.int64) * T + t
-    threshold = tl.load(level + place, mask=real, other=-NOWHERE)
-    last = tl.load(cut + place, mask=real, other=-1)
-    sums = tl.load(log_sum + place, mask=real, other=0.0)
+    threshold, last, sums = selection_of_rows(level, cut, log_sum, place, real)
     mean = tl.load(delta + place, mask=real, other=0.0)
     gains = gain + b * gain_strides[0] + h * gain_strides[1]
     factor = tl.load(gains + t * gain_strides[2], mask=real, other=0.0)
@@ -99,17 +102,15 @@ def level_query_grads(
     for begin in range(start, end, BLOCK_S):
         s = begin + tl.arange(0, BLOCK_S)
         k = load_rows(keys, key_strides[2], s, d, S, D)
-        signs, exact = keys_in_sight(mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT)
-        products = tl.where(signs, dot(q, tl.trans(k), None, "ieee"), NOWHERE)
+        products = sign_products(q, k, mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT)
         weights = kept_weights(products, factor, threshold, last, sums, s)
         v = load_rows(values, value_strides[2], s, v_d, S, V)
         weights_grad = dot(do, tl.trans(v), None, "ieee") - mean[:, None]
         total = dot((weights * weights_grad).to(k.dtype), k, total, "ieee")
 
     tl.store(gain_grad + place, tl.sum(total * q.to(tl.float32), axis=1), mask=real)
-    grads = head_of(query_grad, query_grad_strides, b, h) + t[:, None] * query_grad_strides[2]
-    inside = real[:, None] & (d < D)[None, :]
-    tl.store(grads + d[None, :], factor[:, None] * total, mask=inside)
+    grads = head_of(query_grad, query_grad_strides, b, h)
+    store_rows(grads, query_grad_strides[2], t, d, T, D, factor[:, None] * total)
     if exact_query is not None:
         exact_keys = head_of(exact_key, exact_key_strides, b, h // (H // G))
         exact_queries = head_of(exact_query, exact_query_strides, b, h)
@@ -119,17 +120,14 @@ def level_query_grads(
         for begin in range(near, end, BLOCK_S):
             s = begin + tl.arange(0, BLOCK_S)
             _signs, exact = keys_in_sight(mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT)
-            logits = exact_logits(
-                exact_q, exact_keys, exact_key_strides[2], exact_gain, exact, s, S, D, BLOCK_D
-            )
+            k = load_rows(exact_keys, exact_key_strides[2], s, d, S, D)
+            logits = exact_logits(exact_q, k, exact_gain, exact)
             weights = tl.exp(tl.where(exact, logits - sums[:, None], NOWHERE))
             v = load_rows(values, value_strides[2], s, v_d, S, V)
             weights_grad = dot(do, tl.trans(v), None, "ieee") - mean[:, None]
-            k = load_rows(exact_keys, exact_key_strides[2], s, d, S, D)
             exact_total = dot((weights * weights_grad).to(k.dtype), k, exact_total, "ieee")
         grads = head_of(exact_query_grad, exact_query_grad_strides, b, h)
-        grads += t[:, None] * exact_query_grad_strides[2] + d[None, :]
-        tl.store(grads, (exact_gain * exact_total).to(exact_q.dtype), mask=inside)
+        store_rows(grads, exact_query_grad_strides[2], t, d, T, D, exact_gain * exact_total)
 
 
 @triton.jit
@@ -224,6 +222,7 @@ def level_key_grads(
         output_grads = head_of(output_grad, output_grad_strides, b, h)
         gains = gain + b * gain_strides[0] + h * gain_strides[1]
         first_row = (b * H + h).to(tl.int64) * T
+        levels, cuts, log_sums = level + first_row, cut + first_row, log_sum + first_row
         firsts = first + b * need_strides[0] + h * need_strides[1]
         beyonds = beyond + b * need_strides[0] + h * need_strides[1]
         begins, ends = rows_that_see(firsts, beyonds, s_first, T, S, BLOCK_S, RECENT, False)
@@ -233,13 +232,12 @@ def level_key_grads(
             seen_beyond = tl.load(beyonds + t, mask=real, other=0)
             q = load_rows(queries, query_strides[2], t, d, T, D)
             do = load_rows(output_grads, output_grad_strides[2], t, v_d, T, V)
-            threshold = tl.load(level + first_row + t, mask=real, other=-NOWHERE)
-            last = tl.load(cut + first_row + t, mask=real, other=-1)
-            sums = tl.load(log_sum + first_row + t, mask=real, other=0.0)
+            threshold, last, sums = selection_of_rows(levels, cuts, log_sums, t, real)
             mean = tl.load(delta + first_row + t, mask=real, other=0.0)
             factor = tl.load(gains + t * gain_strides[2], mask=real, other=0.0)
-            signs, _exact = keys_in_sight(mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT)
-            products = tl.where(signs, dot(q, tl.trans(k), None, "ieee"), NOWHERE)
+            products = sign_products(
+                q, k, mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT
+            )
             weights = kept_weights(products, factor, threshold, last, sums, s)
             weights_grad = dot(do, tl.trans(v), None, "ieee") - mean[:, None]
             gradient = factor[:, None] * weights * weights_grad
@@ -255,27 +253,23 @@ def level_key_grads(
                 seen_beyond = tl.load(beyonds + t, mask=real, other=0)
                 q = load_rows(exact_queries, exact_query_strides[2], t, d, T, D)
                 do = load_rows(output_grads, output_grad_strides[2], t, v_d, T, V)
-                sums = tl.load(log_sum + first_row + t, mask=real, other=0.0)
+                sums = tl.load(log_sums + t, mask=real, other=0.0)
                 mean = tl.load(delta + first_row + t, mask=real, other=0.0)
                 _signs, exact = keys_in_sight(
                     mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT
                 )
-                logits = exact_logits(
-                    q, exact_keys, exact_key_strides[2], exact_gain, exact, s, S, D, BLOCK_D
-                )
+                exact_k = load_rows(exact_keys, exact_key_strides[2], s, d, S, D)
+                logits = exact_logits(q, exact_k, exact_gain, exact)
                 weights = tl.exp(tl.where(exact, logits - sums[:, None], NOWHERE))
                 weights_grad = dot(do, tl.trans(v), None, "ieee") - mean[:, None]
                 gradient = (weights * weights_grad).to(v.dtype)
                 exact_total = dot(tl.trans(gradient), q, exact_total, "ieee")
                 value_total = dot(tl.trans(weights.to(v.dtype)), do, value_total, "ieee")
 
-    grads = head_of(key_grad, key_grad_strides, b, g) + s[:, None] * key_grad_strides[2]
-    inside = (s < S)[:, None] & (d < D)[None, :]
-    tl.store(grads + d[None, :], key_total, mask=inside)
+    grads = head_of(key_grad, key_grad_strides, b, g)
+    store_rows(grads, key_grad_strides[2], s, d, S, D, key_total)
     if exact_query is not None:
         grads = head_of(exact_key_grad, exact_key_grad_strides, b, g)
-        grads += s[:, None] * exact_key_grad_strides[2] + d[None, :]
-        tl.store(grads, (exact_gain * exact_total).to(v.dtype), mask=inside)
-    grads = head_of(value_grad, value_grad_strides, b, g) + s[:, None] * value_grad_strides[2]
-    values_inside = (s < S)[:, None] & (v_d < V)[None, :]
-    tl.store(grads + v_d[None, :], value_total.to(v.dtype), mask=values_inside)
+        store_rows(grads, exact_key_grad_strides[2], s, d, S, D, exact_gain * exact_total)
+    grads = head_of(value_grad, value_grad_strides, b, g)
+    store_rows(grads, value_grad_strides[2], s, v_d, S, V, value_total)

@@ -13,10 +13,33 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from had.attention.backends.triton_rows_tiles import apply_mask, dot, head_of, load_rows
+from had.attention.backends.triton_rows_tiles import apply_mask, dot, head_of, load_rows, store_rows
 
 NOWHERE = tl.constexpr(-1e30)
 """Stands for the dot product with a forbidden key."""
+
+
+@triton.jit
+def rows_of_program(T, H: tl.constexpr, BLOCK_T: tl.constexpr):
+    """The head among all B * H, its sample b and number h, and the query rows of a program."""
+    blocks = tl.cdiv(T, BLOCK_T)
+    head = tl.program_id(0) // blocks
+    # Causal rows at the end have the most keys: they go first.
+    t = (blocks - 1 - tl.program_id(0) % blocks) * BLOCK_T + tl.arange(0, BLOCK_T)
+    return head, head // H, head % H, t
+
+
+@triton.jit
+def keys_of_rows(first, beyond, place, real, S, BLOCK_S: tl.constexpr):
+    """The end of the keys that each row sees, and where the blocks of all they see start and end.
+
+    Args:
+        place: of the rows among `first` and `beyond`.
+    """
+    seen_first = tl.load(first + place, mask=real, other=S)
+    seen_beyond = tl.load(beyond + place, mask=real, other=0)
+    start = (tl.min(seen_first, axis=0) // BLOCK_S) * BLOCK_S
+    return seen_beyond, start, tl.max(seen_beyond, axis=0)
 
 
 @triton.jit
@@ -41,6 +64,13 @@ def keys_in_sight(
 
 
 @triton.jit
+def sign_products(q, k, mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT: tl.constexpr):
+    """Dot products with the keys of a block that are scored by their signs, NOWHERE elsewhere."""
+    signs, _exact = keys_in_sight(mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT)
+    return tl.where(signs, dot(q, tl.trans(k), None, "ieee"), NOWHERE)
+
+
+@triton.jit
 def first_exact_block(seen_beyond, start, S, BLOCK_S, RECENT: tl.constexpr):
     """Where the blocks with exact keys of some rows begin; they end where the rows' keys do."""
     near = tl.min(tl.where(seen_beyond > 0, seen_beyond, S), axis=0) - RECENT
@@ -48,10 +78,34 @@ def first_exact_block(seen_beyond, start, S, BLOCK_S, RECENT: tl.constexpr):
 
 
 @triton.jit
-def exact_logits(q, keys, key_stride, gain, exact, s, S, D: tl.constexpr, BLOCK_D: tl.constexpr):
+def exact_logits(q, k, gain, exact):
     """Full-precision scores of the exact keys of a block, NOWHERE elsewhere."""
-    k = load_rows(keys, key_stride, s, tl.arange(0, BLOCK_D), S, D)
     return tl.where(exact, gain * dot(q, tl.trans(k), None, "ieee"), NOWHERE)
+
+
+@triton.jit
+def narrowed(low, high, more, lower, upper, reach_lower, reach_upper, wanted):
+    """One step of the search for each row's level, which lies in low .. high - 1.
+
+    Args:
+        more: keys at `high` and above.
+        lower, upper: what parts low .. high in three.
+        reach_lower, reach_upper: keys at each of them and above.
+        wanted: keys that are to be kept.
+
+    Returns:
+        The third that holds the level, and how many keys are at its `high` and above.
+    """
+    enough_upper, enough_lower = reach_upper >= wanted, reach_lower >= wanted
+    # A border that did not move between low and high tells nothing new.
+    new_low = tl.where(enough_upper & (upper < high), upper, low)
+    new_low = tl.where(~enough_upper & enough_lower & (lower < high), lower, new_low)
+    fewer = ~enough_lower & (lower < high)
+    more = tl.where(fewer, reach_lower, more)
+    middle = enough_lower & ~enough_upper & (upper < high)
+    more = tl.where(middle, reach_upper, more)
+    high = tl.where(fewer, lower, tl.where(middle, upper, high))
+    return new_low, high, more
 
 
 @triton.jit
@@ -101,11 +155,7 @@ def attend_levels(
     STEPS: tl.constexpr,
 ):
     """Output, selection and log-sum-exp of BLOCK_T query rows."""
-    blocks = tl.cdiv(T, BLOCK_T)
-    head = tl.program_id(0) // blocks
-    b, h = head // H, head % H
-    # Causal rows at the end have the most keys: they go first.
-    t = (blocks - 1 - tl.program_id(0) % blocks) * BLOCK_T + tl.arange(0, BLOCK_T)
+    head, b, h, t = rows_of_program(T, H, BLOCK_T)
     real = t < T
     d, v_d = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_V)
     keys = head_of(key, key_strides, b, h // (H // G))
@@ -113,10 +163,7 @@ def attend_levels(
     q = load_rows(head_of(query, query_strides, b, h), query_strides[2], t, d, T, D)
     needs = b * need_strides[0] + h * need_strides[1] + t
     wanted = tl.load(need + needs, mask=real, other=0)
-    seen_first = tl.load(first + needs, mask=real, other=S)
-    seen_beyond = tl.load(beyond + needs, mask=real, other=0)
-    start = (tl.min(seen_first, axis=0) // BLOCK_S) * BLOCK_S
-    end = tl.max(seen_beyond, axis=0)
+    seen_beyond, start, end = keys_of_rows(first, beyond, needs, real, S, BLOCK_S)
     if exact_query is not None:
         exact_keys = head_of(exact_key, exact_key_strides, b, h // (H // G))
         exact_queries = head_of(exact_query, exact_query_strides, b, h)
@@ -135,20 +182,12 @@ def attend_levels(
         for begin in range(start, end, BLOCK_S):
             s = begin + tl.arange(0, BLOCK_S)
             k = load_rows(keys, key_strides[2], s, d, S, D)
-            signs, exact = keys_in_sight(mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT)
-            products = tl.where(signs, dot(q, tl.trans(k), None, "ieee"), NOWHERE)
+            products = sign_products(
+                q, k, mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT
+            )
             reach_lower += tl.sum((products >= least[:, None]).to(tl.int32), axis=1)
             reach_upper += tl.sum((products >= most[:, None]).to(tl.int32), axis=1)
-        enough_upper, enough_lower = reach_upper >= wanted, reach_lower >= wanted
-        # A border that did not move between low and high tells nothing new.
-        new_low = tl.where(enough_upper & (upper < high), upper, low)
-        new_low = tl.where(~enough_upper & enough_lower & (lower < high), lower, new_low)
-        fewer = ~enough_lower & (lower < high)
-        more = tl.where(fewer, reach_lower, more)
-        middle = enough_lower & ~enough_upper & (upper < high)
-        more = tl.where(middle, reach_upper, more)
-        high = tl.where(fewer, lower, tl.where(middle, upper, high))
-        low = new_low
+        low, high, more = narrowed(low, high, more, lower, upper, reach_lower, reach_upper, wanted)
 
     threshold = tl.where(wanted > 0, (2 * low - D).to(tl.float32), -NOWHERE)
     room = wanted - more
@@ -158,8 +197,7 @@ def attend_levels(
     for begin in range(start, end, BLOCK_S):
         s = begin + tl.arange(0, BLOCK_S)
         k = load_rows(keys, key_strides[2], s, d, S, D)
-        signs, exact = keys_in_sight(mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT)
-        products = tl.where(signs, dot(q, tl.trans(k), None, "ieee"), NOWHERE)
+        products = sign_products(q, k, mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT)
         tied = (products == threshold[:, None]).to(tl.int32)
         rank = seen[:, None] + tl.cumsum(tied, axis=1)
         fits = (tied > 0) & (rank <= room[:, None])
@@ -176,8 +214,7 @@ def attend_levels(
     for begin in range(start, end, BLOCK_S):
         s = begin + tl.arange(0, BLOCK_S)
         k = load_rows(keys, key_strides[2], s, d, S, D)
-        signs, exact = keys_in_sight(mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT)
-        products = tl.where(signs, dot(q, tl.trans(k), None, "ieee"), NOWHERE)
+        products = sign_products(q, k, mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT)
         kept = kept_keys(products, threshold, last, s)
         weights = tl.exp(tl.where(kept, factor[:, None] * products - peak[:, None], NOWHERE))
         total += tl.sum(weights, axis=1)
@@ -189,9 +226,8 @@ def attend_levels(
         for begin in range(near, end, BLOCK_S):
             s = begin + tl.arange(0, BLOCK_S)
             _signs, exact = keys_in_sight(mask, mask_strides, b, h, t, s, T, S, seen_beyond, RECENT)
-            logits = exact_logits(
-                exact_q, exact_keys, exact_key_strides[2], exact_gain, exact, s, S, D, BLOCK_D
-            )
+            k = load_rows(exact_keys, exact_key_strides[2], s, d, S, D)
+            logits = exact_logits(exact_q, k, exact_gain, exact)
             highest = tl.maximum(peak, tl.max(logits, axis=1))
             shrink = tl.exp(peak - highest)
             peak = highest
@@ -206,9 +242,8 @@ def attend_levels(
     tl.store(level + place, threshold, mask=real)
     tl.store(cut + place, last, mask=real)
     tl.store(log_sum + place, peak + tl.log(total), mask=real)
-    outputs = head_of(output, output_strides, b, h) + t[:, None] * output_strides[2] + v_d[None, :]
-    averages = (sums / total[:, None]).to(value.dtype.element_ty)
-    tl.store(outputs, averages, mask=real[:, None] & (v_d < V)[None, :])
+    outputs = head_of(output, output_strides, b, h)
+    store_rows(outputs, output_strides[2], t, v_d, T, V, sums / total[:, None])
 
 
 @triton.jit

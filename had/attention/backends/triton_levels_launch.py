@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from had.attention.backends.triton_levels_backward import level_key_grads, level_query_grads
 from had.attention.backends.triton_levels_forward import attend_levels, visible_keys
 from had.attention.backends.triton_rows_launch import rows_contiguous, strides_of
-from had.attention.functional import TopN, keys_to_keep
+from had.attention.topn import TopN, keys_to_keep
 
 _ROWS, _KEYS, _WARPS = 64, 64, 4  # a tile, and the warps that work on it
 

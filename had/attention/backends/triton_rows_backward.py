@@ -23,6 +23,7 @@ from had.attention.backends.triton_rows_tiles import (
     load_units,
     scale,
     split_dot,
+    store_rows,
     teacher_pull,
 )
 
@@ -140,8 +141,8 @@ def backward_queries(
 
     tl.store(delta + first_row + t, row_delta, mask=real)
     tl.store(gain_grad + first_row + t, tl.sum(total * q.to(tl.float32), axis=1), mask=real)
-    grads = head_of(query_grad, query_grad_strides, b, h) + t[:, None] * query_grad_strides[2]
-    tl.store(grads + d[None, :], factor * total, mask=real[:, None] & (d < D)[None, :])
+    grads = head_of(query_grad, query_grad_strides, b, h)
+    store_rows(grads, query_grad_strides[2], t, d, T, D, factor * total)
 
 
 @triton.jit(do_not_specialize=_RUNTIME)
@@ -263,12 +264,11 @@ def backward_keys(
                 share = tl.sum(total * q.to(tl.float32), axis=1)
                 tl.store(gain_grad + first_row + t, share, mask=real)
                 grads = head_of(query_grad, query_grad_strides, b, h)
+                # Offsets are summed first, in 32 bits: registers are short in this loop.
                 grads += t[:, None] * query_grad_strides[2] + d[None, :]
                 tl.store(grads, factor * total, mask=real[:, None] & (d < D)[None, :])
 
-    grads = head_of(key_grad, key_grad_strides, b, g) + s[:, None] * key_grad_strides[2]
-    tl.store(grads + d[None, :], key_total, mask=(s < S)[:, None] & (d < D)[None, :])
-    grads = head_of(value_grad, value_grad_strides, b, g) + s[:, None] * value_grad_strides[2]
-    tl.store(
-        grads + v_d[None, :], value_total.to(v.dtype), mask=(s < S)[:, None] & (v_d < V)[None, :]
-    )
+    grads = head_of(key_grad, key_grad_strides, b, g)
+    store_rows(grads, key_grad_strides[2], s, d, S, D, key_total)
+    grads = head_of(value_grad, value_grad_strides, b, g)
+    store_rows(grads, value_grad_strides[2], s, v_d, S, V, value_total)

@@ -24,6 +24,7 @@ from had.attention.backends.triton_rows_tiles import (
     load_units,
     scale,
     split_dot,
+    store_rows,
 )
 
 _RUNTIME = ["T", "S", "mask_strides", "bias_strides", "teacher_bias_strides"]
@@ -220,5 +221,4 @@ def attend_rows(
         d = start + tl.arange(0, VALUE_CHUNK)
         v = load_rows(values, value_strides[2], s, d, S, V)
         o = split_dot(weights, v, tl.zeros((BLOCK_T, VALUE_CHUNK), tl.float32), PRECISION, TERMS)
-        target = outputs + row * output_strides[2] + d[None, :]
-        tl.store(target, o.to(v.dtype), mask=real[:, None] & (d < V)[None, :])
+        store_rows(outputs, output_strides[2], t, d, T, V, o)

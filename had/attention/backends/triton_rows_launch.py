@@ -16,7 +16,7 @@ from torch import Tensor
 from had.attention.backends.triton_rows import MAX_KEYS
 from had.attention.backends.triton_rows_backward import backward_keys, backward_queries
 from had.attention.backends.triton_rows_forward import attend_rows
-from had.attention.functional import TopN, keys_to_keep
+from had.attention.topn import TopN, keys_to_keep
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,14 @@ def load_rows(rows, stride, row, column, row_limit, column_limit):
 
 
 @triton.jit
+def store_rows(rows, stride, row, column, row_limit, column_limit, tile):
+    """Write a (row, column) tile to where `load_rows` reads it, rounded to the matrix's type."""
+    inside = (row < row_limit)[:, None] & (column < column_limit)[None, :]
+    tile = tile.to(rows.dtype.element_ty)
+    tl.store(rows + row[:, None] * stride + column[None, :], tile, mask=inside)
+
+
+@triton.jit
 def load_units(rows, stride, row, column, row_limit, column_limit, SIGNS: tl.constexpr):
     """As `load_rows`; signs become bfloat16, whose dot products are exact integers in float32."""
     tile = load_rows(rows, stride, row, column, row_limit, column_limit)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from had.attention.functional import keys_to_keep
 from had.attention.module import HammingAttention, hamming_layers, real_tokens
+from had.attention.topn import keys_to_keep
 from had.hardware import AttentionWorkload, LayerWorkload, compare, evaluate, load_accelerator
 
 log = logging.getLogger(__name__)
