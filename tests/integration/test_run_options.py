@@ -173,5 +173,5 @@ def test_no_callbacks(short: Callable[..., Run]) -> None:
 
 def test_accumulation_makes_fewer_steps(short: Callable[..., Run]) -> None:
     """4 passes over 5 batches are 20 batches: 10 steps of two."""
-    run = short("accumulated", "trainer.accumulate_grad_batches=2", "task.epochs=4")
+    run = short("accumulated", "trainer.accumulate_grad_batches=2", "schedule.epochs_factor=4")
     assert run.checkpoints("student")[-1] == "step-0000010.ckpt"
