@@ -18,10 +18,12 @@ from had.attention.backends import (
     PackedCall,
     choose_packed_backend,
     cuda_compile,
+    cuda_decode_fused,
     cuda_decode_plan,
     cuda_pack,
 )
-from had.attention.backends.cuda_decode_plan import Shape, blocks_of, splits_of
+from had.attention.backends.cuda_decode_plan import blocks_of, splits_of
+from had.attention.backends.cuda_decode_shape import Shape
 from had.attention.bits import pack_signs, unpack_signs
 from had.attention.functional import ScaledN, TopN, topn_mask
 
@@ -250,6 +252,7 @@ KERNELS = {
         cuda_decode_plan.GATHER_THREADS,
         cuda_decode_plan.GATHER_SHARED_BYTES,
     ),
+    "cuda_decode_fused.cu": (cuda_decode_fused.THREADS, cuda_decode_fused.MOST_BYTES),
     "cuda_pack.cu": (cuda_pack.THREADS, 0),
 }
 

@@ -8,6 +8,7 @@ calls can be captured in CUDA graphs.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor
 
 from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedBackend, PackedCall
-from had.attention.backends.cuda_decode_plan import Shape, plan_for
+from had.attention.backends.cuda_decode_fused import OneKernel, fits, processors_of
+from had.attention.backends.cuda_decode_plan import TwoKernels
+from had.attention.backends.cuda_decode_shape import Shape
 
 _MOST_KEYS = 2**24  # an entry of a list holds a key's index in 24 bits
 _MOST_ROWS = 8
@@ -40,6 +43,14 @@ class CudaDecodeBackend(PackedBackend):
     def attend_packed(self, call: PackedCall) -> Tensor:
         with torch.cuda.device(call.query.device):
             return plan_for(Shape.of(call)).run(call)
+
+
+@lru_cache(maxsize=256)
+def plan_for(shape: Shape) -> OneKernel | TwoKernels:
+    """The launches for calls of a shape, on the current device."""
+    if fits(shape, processors_of(shape.device)):
+        return OneKernel(shape)
+    return TwoKernels(shape)
 
 
 def _shapes_fit(call: PackedCall) -> bool:

@@ -123,6 +123,32 @@ DEVICE unsigned short to_float16(float x) {
   return bits;
 }
 
+// ---- words that blocks of one launch hand to each other ------------------------------------------
+
+// Writes a word where other blocks will see it.
+DEVICE void post(u32* place, u32 word) {
+  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(place), "r"(word) : "memory");
+}
+
+// Reads words as other blocks have left them.
+DEVICE u32 look(const u32* place) {
+  u32 word;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(word) : "l"(place) : "memory");
+  return word;
+}
+
+DEVICE uint2 look(const uint2* place) {
+  uint2 words;
+  asm volatile("ld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];"
+               : "=r"(words.x), "=r"(words.y)
+               : "l"(place)
+               : "memory");
+  return words;
+}
+
+// Ends the kernel, and with it all work on the device, with an error.
+DEVICE void give_up() { asm volatile("trap;"); }
+
 // ---- clusters ------------------------------------------------------------------------------------
 
 DEVICE int cluster_rank() {
