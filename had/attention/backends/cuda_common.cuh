@@ -93,7 +93,7 @@ DEVICE Cut find_cut(const Counts<N>& counts, int wanted, int lane) {
 DEVICE u32 reaching(u32 x, u32 level) {
   const u32 low = (x & 0x7f7f7f7fu) + (0x80 - (level & 0x7f)) * 0x01010101u;
   const u32 reached = (level & 0x80 ? x & low : x | low) & 0x80808080u;
-  return (reached >> 7) * 0x10204080u >> 28;
+  return reached * 0x00204081u >> 28;
 }
 
 // Bit b: byte b of sixteen reaches the level.

@@ -1,4 +1,4 @@
-"""A decoding step in one kernel, `cuda_decode_fused.cu`, all of whose blocks are resident at a time."""
+"""A decoding step in one kernel, `cuda_decode_fused.cu`: all its blocks are resident at a time."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A decoding step in two kernels: everything about their launches but the addresses.
 
-`cuda_decode_score.cu` and `cuda_decode_gather.cu`. The lists between them have room for any number of
-keys, and blocks need not be resident together.
+`cuda_decode_score.cu` and `cuda_decode_gather.cu`. The lists between them have room for any number
+of keys, and blocks need not be resident together.
 """
 
 from __future__ import annotations

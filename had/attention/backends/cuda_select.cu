@@ -178,6 +178,8 @@ topn_indices(const __grid_constant__ Arguments a) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int rank = cluster_rank(), blocks = gridDim.x;
   const u32 below = (1u << lane) - 1;
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
 
   const int length = (a.count + blocks * WARPS * BLOCK - 1) / (blocks * WARPS * BLOCK) * BLOCK;
   Range range;
