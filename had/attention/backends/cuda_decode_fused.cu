@@ -19,6 +19,7 @@
 constexpr int FIXED_BYTES = 144000; // of shared memory that the host reserves beside the scores
 constexpr int PICKS = 4096;          // kept keys of a row that a block notes at a time
 constexpr int TEAM = WARPS / ROWS;   // warps that share a row's scores and values
+constexpr int HELPERS = (WARPS - ROWS) / ROWS;  // warps for each row beside the one that settles it
 constexpr int GROUPS = TEAM * 32 / LANES;
 constexpr int SPARE_BYTES = 32;      // between the scores of two rows: they begin in different banks
 
@@ -81,6 +82,22 @@ DEVICE void settle(Shared& s, const Arguments& a, const Mail& mail, int r, int s
   if (lane == 0) s.row[r] = row, s.share[r] = {own.above + ties, ties};
 }
 
+// By the warps that do not settle a row, while the other splits' counts are on their way: brings the
+// values of those keys closer that would be kept if all splits were alike.
+DEVICE void guess(const Shared& s, const Arguments& a, const u8* kept_scores, int stride, int split,
+                  const char* values, int warp, int lane) {
+  const int r = (warp - ROWS) % ROWS, helper = (warp - ROWS) / ROWS;
+  if (helper >= HELPERS) return;
+  const float expected = max((float)a.keep, (float)a.share * a.keys) / a.splits;
+  const int wanted = (int)(1.5f * expected) + 1;  // and fewer than that are above the level
+  const int level = find_cut(counts_of<4>(s.histogram[r].bins, lane), wanted, lane).level;
+  const Section section(kept_scores + r * stride, a.split_keys, helper * 32 + lane, HELPERS * 32);
+  section.walk(level + 1, [&](int place, int) {
+    const i64 key = (i64)split * a.split_keys + place;
+    bring_closer(values + key * a.value_key * VALUE_BYTES, VALUE * VALUE_BYTES);
+  });
+}
+
 // Adds up the weighted values of this split's kept keys, a team's row each.
 DEVICE void average(Shared& s, const Arguments& a, const u8* kept_scores, int stride, int split,
                     const char* values, int warp, int lane) {
@@ -134,9 +151,12 @@ attend(const __grid_constant__ Arguments a) {
     const int r = i / COUNT_WORDS;
     Mail(a, first + r, rows).post_counts(split, i % COUNT_WORDS, s.histogram[r].bins);
   }
-  if (warp < ROWS) settle(s, a, Mail(a, first + warp, rows), warp, split, per_match, lane);
-  __syncthreads();
   const char* values = a.value + (batch * a.value_batch + head * a.value_head) * VALUE_BYTES;
+  if (warp < ROWS)
+    settle(s, a, Mail(a, first + warp, rows), warp, split, per_match, lane);
+  else
+    guess(s, a, kept_scores, stride, split, values, warp, lane);
+  __syncthreads();
   average(s, a, kept_scores, stride, split, values, warp, lane);
 
   const int v = threadIdx.x % VALUE;

@@ -53,16 +53,24 @@ struct Section {
     return found;
   }
 
+  // Calls visit(place among the scores, score) for those that reach the level, in order.
+  template <class Visit>
+  DEVICE void walk(int level, Visit visit) const {
+    for (int i = begin; i < end; i += 16)
+      for (u32 hits = reaching(at(i), level + 1); hits; hits &= hits - 1) {
+        const int place = i + __ffs(hits) - 1;
+        visit(place, scores[place] - 1);
+      }
+  }
+
   // Notes the kept keys numbered from .. to - 1 of the split. `before`: found in the sections before
   // this one. `ties`: how many of the split's ties are kept, the lowest index first.
   DEVICE void pick(u32* picks, Found before, int level, int ties, int from, int to, int split) const {
-    for (int i = begin; i < end; i += 16)
-      for (u32 hits = reaching(at(i), level + 1); hits; hits &= hits - 1) {
-        const int place = i + __ffs(hits) - 1, score = scores[place] - 1;
-        const int number = before.above + min(before.ties, ties);
-        if ((score > level || before.ties < ties) && from <= number && number < to)
-          picks[number - from] = (u32)score << 24 | (split + place);
-        before.above += score > level, before.ties += score == level;
-      }
+    walk(level, [&](int place, int score) {
+      const int number = before.above + min(before.ties, ties);
+      if ((score > level || before.ties < ties) && from <= number && number < to)
+        picks[number - from] = (u32)score << 24 | (split + place);
+      before.above += score > level, before.ties += score == level;
+    });
   }
 };

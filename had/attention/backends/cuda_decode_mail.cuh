@@ -6,7 +6,7 @@
 
 constexpr u32 EMPTY = ALL;
 constexpr int COUNT_WORDS = BINS / 2;  // of a histogram: two bins each
-constexpr int MOST_LOOKS = 1 << 26;    // half a minute: blocks that are not all resident wait in vain
+constexpr int MOST_LOOKS = 1 << 24;    // ten seconds: blocks that are not all resident wait in vain
 constexpr int TOGETHER = 16;           // blocks whose mail is on its way at a time
 
 DEVICE bool is_empty(u32 word) { return word == EMPTY; }
