@@ -180,6 +180,11 @@ def test_the_one_kernel_equals_the_definition(build: Build, case: Case, splits: 
     assert_equal(attend_fused(build, call, splits, eager=splits == 1), call)
 
 
+def test_the_one_kernel_takes_mail_from_many_splits(build: Build) -> None:
+    call = replace(SINGLE, keys=18 * 128, n=300, codes="few").call()
+    assert_equal(attend_fused(build, call, splits=18, eager=False), call)
+
+
 def assert_equal(output: Tensor, call: PackedCall) -> None:
     wanted = expected(call)
     allowed = torch.finfo(output.dtype).eps * wanted.abs() + 2e-5

@@ -302,3 +302,25 @@ def test_cuda_work_is_divided_to_fill_the_device(
     shape = Shape(0, batch, 32, 8, 1, keys, 4, 128, torch.bfloat16, (0, 0), (0, 0, 0), None, 1.0, n)
     assert splits_of(shape, processors=132, resident=396) == splits
     assert blocks_of(shape, processors=132) == blocks
+
+
+# A split for every multiprocessor of a key head, in whole blocks; scores must fit in shared memory.
+@pytest.mark.parametrize(
+    ("batch", "keys", "splits", "split_keys", "fits"),
+    [
+        (1, 4096, 16, 256, True),
+        (1, 131072, 16, 8192, True),
+        (8, 32768, 2, 16384, True),
+        (1, 1, 1, 128, True),
+        (1, 2**20, 16, 65536, False),
+        (17, 4096, 0, 0, False),
+    ],
+)
+def test_one_kernel_takes_what_is_resident_together(
+    batch: int, keys: int, splits: int, split_keys: int, fits: bool
+) -> None:
+    shape = Shape(0, batch, 32, 8, 1, keys, 4, 128, torch.bfloat16, (0, 0), (0, 0, 0), None, 1.0, 9)
+    assert cuda_decode_fused.fits(shape, processors=132) == fits
+    if splits:
+        a = cuda_decode_fused.template(shape, processors=132)
+        assert (a.splits, a.split_keys) == (splits, split_keys)
