@@ -116,7 +116,7 @@ def attend_fused(build: Build, call: PackedCall, splits: int, eager: bool) -> Te
     """The one kernel, with so many splits of the keys; afterwards its mail is as it was."""
     shape = Shape.of(call)
     library = library_of(build, shape, eager)
-    a = cuda_decode_fused.template(shape, splits * shape.batch * shape.groups)
+    a = cuda_decode_fused.template(shape, splits)
     mail = torch.full((mail_words(a.splits * shape.batch * shape.groups),), -1, dtype=torch.int32)
     a.mail = mail.data_ptr()
     size = cuda_decode_fused.shared_bytes(shape, a)

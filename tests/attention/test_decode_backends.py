@@ -304,11 +304,12 @@ def test_cuda_work_is_divided_to_fill_the_device(
     assert blocks_of(shape, processors=132) == blocks
 
 
-# A split for every multiprocessor of a key head, in whole blocks; scores must fit in shared memory.
+# A split for every multiprocessor of a key head, in whole blocks, none shorter than 512 keys; a
+# multiprocessor's shared memory must hold the scores.
 @pytest.mark.parametrize(
     ("batch", "keys", "splits", "split_keys", "fits"),
     [
-        (1, 4096, 16, 256, True),
+        (1, 4096, 8, 512, True),
         (1, 131072, 16, 8192, True),
         (8, 32768, 2, 16384, True),
         (1, 1, 1, 128, True),
@@ -322,5 +323,24 @@ def test_one_kernel_takes_what_is_resident_together(
     shape = Shape(0, batch, 32, 8, 1, keys, 4, 128, torch.bfloat16, (0, 0), (0, 0, 0), None, 1.0, 9)
     assert cuda_decode_fused.fits(shape, processors=132) == fits
     if splits:
-        a = cuda_decode_fused.template(shape, processors=132)
+        a = cuda_decode_fused.template(shape, cuda_decode_fused.splits_of(shape, processors=132))
         assert (a.splits, a.split_keys) == (splits, split_keys)
+
+
+# Blocks of one kernel each gather a split's share of the kept keys of four rows.
+@pytest.mark.parametrize(
+    ("batch", "keys", "n", "worthwhile"),
+    [
+        (1, 4096, 128, True),
+        (1, 131072, 512, True),
+        (1, 2**18, 2621, True),
+        (4, 32768, 512, True),
+        (8, 4096, 128, True),
+        (8, 32768, 512, False),
+    ],
+)
+def test_two_kernels_take_what_gathers_much(
+    batch: int, keys: int, n: int, worthwhile: bool
+) -> None:
+    shape = Shape(0, batch, 32, 8, 1, keys, 4, 128, torch.bfloat16, (0, 0), (0, 0, 0), None, 1.0, n)
+    assert cuda_decode_fused.worthwhile(shape, processors=132) == worthwhile

@@ -1,8 +1,9 @@
-"""Backend for decoding over a long binary key cache: two CUDA kernels, for Hopper GPUs.
+"""Backend for decoding over a long binary key cache: CUDA kernels for Hopper GPUs.
 
 One-bit tensor-core products score the packed keys and list those that may be among the top N; the
 exact top N are found from a histogram of the integer scores, and only their values are read.
-`cuda_decode_score.cu` and `cuda_decode_gather.cu` tell how. Nothing is copied to the host, so that
+`cuda_decode_fused.cu` does a small step; `cuda_decode_score.cu` and `cuda_decode_gather.cu` do the
+others. Nothing is copied to the host, so that
 calls can be captured in CUDA graphs.
 """
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedBackend, PackedCall
-from had.attention.backends.cuda_decode_fused import OneKernel, fits, processors_of
+from had.attention.backends.cuda_decode_fused import OneKernel, fits, processors_of, worthwhile
 from had.attention.backends.cuda_decode_plan import TwoKernels
 from had.attention.backends.cuda_decode_shape import Shape
 
@@ -48,7 +49,8 @@ class CudaDecodeBackend(PackedBackend):
 @lru_cache(maxsize=256)
 def plan_for(shape: Shape) -> OneKernel | TwoKernels:
     """The launches for calls of a shape, on the current device."""
-    if fits(shape, processors_of(shape.device)):
+    processors = processors_of(shape.device)
+    if fits(shape, processors) and worthwhile(shape, processors):
         return OneKernel(shape)
     return TwoKernels(shape)
 

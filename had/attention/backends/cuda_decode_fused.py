@@ -18,6 +18,8 @@ MOST_BYTES = 232_448  # that a block may have on Hopper
 _WARPS = THREADS // 32
 _SPARE_BYTES = 32  # between the scores of two rows
 _MOST_SPLIT_KEYS = 2**16 - 2**11  # 16 bits count them
+_LEAST_SPLIT_KEYS = 512  # fewer are not worth another block's mail
+_MOST_PICKS = 768  # kept keys of all rows, for a block; more are gathered faster by two kernels
 _MOST_ROWS = 8
 _ROW_WORDS = 66 + 128  # of a split's mail about a row: its histogram and its sums
 
@@ -28,7 +30,7 @@ class OneKernel:
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
         kernel = shape.kernel("fused", "attend", THREADS, MOST_BYTES)
-        a = template(shape, processors_of(shape.device))
+        a = template(shape, splits_of(shape, processors_of(shape.device)))
         self._launch = cuda_compile.Launch(
             kernel,
             (a.splits, shape.groups, shape.batch),
@@ -53,14 +55,25 @@ def fits(shape: Shape, processors: int) -> bool:
     """Whether a multiprocessor each holds the blocks, and its shared memory the scores."""
     if shape.batch * shape.groups > processors:
         return False
-    a = template(shape, processors)
+    a = template(shape, splits_of(shape, processors))
     return shared_bytes(shape, a) <= MOST_BYTES and a.split_keys <= _MOST_SPLIT_KEYS
 
 
-def template(shape: Shape, processors: int) -> Arguments:
-    """The kernel's arguments but for the addresses; splits that keep all multiprocessors busy."""
+def worthwhile(shape: Shape, processors: int) -> bool:
+    """Whether a shape that fits has so little to gather that one kernel is faster than two."""
+    a = template(shape, splits_of(shape, processors))
+    return shape.rows * shape.most_kept <= _MOST_PICKS * a.splits
+
+
+def splits_of(shape: Shape, processors: int) -> int:
+    """Parts of a key head's keys: they keep all multiprocessors busy if the context is long."""
+    most = processors // (shape.batch * shape.groups)
+    return min(most, math.ceil(shape.keys / _LEAST_SPLIT_KEYS))
+
+
+def template(shape: Shape, splits: int) -> Arguments:
+    """The kernel's arguments but for the addresses; in whole blocks, at most so many splits."""
     block = shape.block_keys
-    splits = processors // (shape.batch * shape.groups)
     split_keys = math.ceil(shape.keys / (splits * block)) * block
     a = shape.arguments(math.ceil(shape.keys / split_keys))
     a.split_keys = split_keys
