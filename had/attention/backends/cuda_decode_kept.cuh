@@ -47,8 +47,8 @@ struct Section {
     Found found = {0, 0};
     for (int i = begin; i < end; i += 16) {
       const uint4 x = at(i);
-      const int above = __popc(reaching(x, level + 2));
-      found.above += above, found.ties += __popc(reaching(x, level + 1)) - above;
+      const int above = count_reaching(x, level + 2);
+      found.above += above, found.ties += count_reaching(x, level + 1) - above;
     }
     return found;
   }
