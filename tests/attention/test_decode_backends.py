@@ -18,6 +18,7 @@ from had.attention.backends import (
     PackedCall,
     choose_packed_backend,
     cuda_compile,
+    cuda_decode,
     cuda_decode_fused,
     cuda_decode_plan,
     cuda_pack,
@@ -200,6 +201,17 @@ LARGE = SMALL | {
 @pytest.mark.parametrize("case", LARGE.values(), ids=LARGE)
 def test_cuda_equals_the_definition(case: Case) -> None:
     check("cuda_decode", case.call())
+
+
+@pytest.mark.gpu
+@needs_hopper
+@pytest.mark.parametrize(
+    "case", ["many stages", "a sample that misleads", "long lists", "many ties", "one hot region"]
+)
+def test_two_cuda_kernels_equal_the_definition(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of steps that one kernel would take."""
+    monkeypatch.setattr(cuda_decode, "plan_for", cuda_decode_plan.TwoKernels)
+    check("cuda_decode", LARGE[case].call())
 
 
 @pytest.mark.gpu
