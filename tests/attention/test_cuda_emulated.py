@@ -21,9 +21,11 @@ import torch
 from test_decode_backends import Case, expected
 from torch import Tensor
 
-from had.attention.backends import cuda_decode_plan, cuda_pack, cuda_select
+from had.attention.backends import cuda_decode_fused, cuda_decode_plan, cuda_pack, cuda_select
 from had.attention.backends.base import PackedCall
-from had.attention.backends.cuda_decode_plan import Shape, scratch_sizes, template
+from had.attention.backends.cuda_decode_fused import mail_words
+from had.attention.backends.cuda_decode_plan import scratch_sizes, template
+from had.attention.backends.cuda_decode_shape import Arguments, Shape
 from had.attention.bits import pack_signs
 from had.attention.functional import ScaledN
 
@@ -74,26 +76,56 @@ def flattened(name: str) -> str:
     return re.sub(r'#include "([^"]+)"\n', lambda m: flattened(m[1]), (SOURCES / name).read_text())
 
 
-def attend(build: Build, call: PackedCall, splits: int, blocks: int, eager: bool) -> Tensor:
-    """Both kernels, with so many splits of the keys and so many blocks for a row's values."""
+def library_of(build: Build, shape: Shape, eager: bool) -> ctypes.CDLL:
+    names = ("SCORE_THREADS", "SCORE_SHARED_BYTES", "GATHER_THREADS", "GATHER_SHARED_BYTES")
+    constants = dict(shape.constants()) | {name: getattr(cuda_decode_plan, name) for name in names}
+    constants |= {"FUSED_THREADS": cuda_decode_fused.THREADS}
+    library = build("decode.cpp", constants)
+    library.copy_eagerly(eager)
+    return library
+
+
+def run(call: PackedCall, a: Arguments, launch: Callable[[Arguments], None]) -> Tensor:
+    """The output of a call: its addresses are filled in before it is launched."""
     shape = Shape.of(call)
-    a = template(shape, splits)
     size = (shape.batch, shape.heads, shape.tokens, shape.width)
     output = torch.full(size, torch.nan, dtype=shape.output_dtype)
     query = call.query.contiguous()
-    scratch = [torch.full((n,), 0x5A, dtype=torch.uint8) for n in scratch_sizes(shape, a)]
-    a.query, a.key, a.value = query.data_ptr(), call.key.data_ptr(), call.value.data_ptr()
-    a.output = output.data_ptr()
     mask = None if call.mask is None else followed_by_garbage(call.mask)
+    a.point_to(call, query, output)
     a.mask = None if mask is None else mask.data_ptr()
-    a.gain = call.gain.data_ptr() if isinstance(call.gain, Tensor) else None
+    launch(a)
+    return output
+
+
+def attend(build: Build, call: PackedCall, splits: int, blocks: int, eager: bool) -> Tensor:
+    """Both kernels, with so many splits of the keys and so many blocks for a row's values."""
+    shape = Shape.of(call)
+    library, a = library_of(build, shape, eager), template(shape, splits)
+    scratch = [torch.full((n,), 0x5A, dtype=torch.uint8) for n in scratch_sizes(shape, a)]
     a.list, a.listed, a.histogram, a.allowed = (part.data_ptr() for part in scratch)
-    names = ("SCORE_THREADS", "SCORE_SHARED_BYTES", "GATHER_THREADS", "GATHER_SHARED_BYTES")
-    constants = dict(shape.constants()) | {name: getattr(cuda_decode_plan, name) for name in names}
-    library = build("decode.cpp", constants)
-    library.copy_eagerly(eager)
-    library.run_score(ctypes.byref(a), splits, shape.groups, shape.batch)
-    library.run_gather(ctypes.byref(a), blocks, shape.groups * shape.rows, shape.batch)
+
+    def launch(a: Arguments) -> None:
+        library.run_score(ctypes.byref(a), splits, shape.groups, shape.batch)
+        library.run_gather(ctypes.byref(a), blocks, shape.groups * shape.rows, shape.batch)
+
+    return run(call, a, launch)
+
+
+def attend_fused(build: Build, call: PackedCall, splits: int, eager: bool) -> Tensor:
+    """The one kernel, with so many splits of the keys; afterwards its mail is as it was."""
+    shape = Shape.of(call)
+    library = library_of(build, shape, eager)
+    a = cuda_decode_fused.template(shape, splits)
+    mail = torch.full((mail_words(a.splits * shape.batch * shape.groups),), -1, dtype=torch.int32)
+    a.mail = mail.data_ptr()
+    size = cuda_decode_fused.shared_bytes(shape, a)
+
+    def launch(a: Arguments) -> None:
+        library.run_fused(ctypes.byref(a), a.splits, shape.groups, shape.batch, size)
+
+    output = run(call, a, launch)
+    assert (mail == -1).all()
     return output
 
 
@@ -139,6 +171,18 @@ CASES = {
 def test_decoding_equals_the_definition(build: Build, case: Case, eager: bool) -> None:
     call = case.call()
     assert_equal(attend(build, call, splits=3, blocks=2, eager=eager), call)
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_the_one_kernel_equals_the_definition(build: Build, case: Case, splits: int) -> None:
+    call = case.call()
+    assert_equal(attend_fused(build, call, splits, eager=splits == 1), call)
+
+
+def test_the_one_kernel_takes_mail_from_many_splits(build: Build) -> None:
+    call = replace(SINGLE, keys=18 * 128, n=300, codes="few").call()
+    assert_equal(attend_fused(build, call, splits=18, eager=False), call)
 
 
 def assert_equal(output: Tensor, call: PackedCall) -> None:

@@ -18,10 +18,13 @@ from had.attention.backends import (
     PackedCall,
     choose_packed_backend,
     cuda_compile,
+    cuda_decode,
+    cuda_decode_fused,
     cuda_decode_plan,
     cuda_pack,
 )
-from had.attention.backends.cuda_decode_plan import Shape, blocks_of, splits_of
+from had.attention.backends.cuda_decode_plan import blocks_of, splits_of
+from had.attention.backends.cuda_decode_shape import Shape
 from had.attention.bits import pack_signs, unpack_signs
 from had.attention.functional import ScaledN, TopN, topn_mask
 
@@ -202,6 +205,17 @@ def test_cuda_equals_the_definition(case: Case) -> None:
 
 @pytest.mark.gpu
 @needs_hopper
+@pytest.mark.parametrize(
+    "case", ["many stages", "a sample that misleads", "long lists", "many ties", "one hot region"]
+)
+def test_two_cuda_kernels_equal_the_definition(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of steps that one kernel would take."""
+    monkeypatch.setattr(cuda_decode, "plan_for", cuda_decode_plan.TwoKernels)
+    check("cuda_decode", LARGE[case].call())
+
+
+@pytest.mark.gpu
+@needs_hopper
 def test_cuda_replays_in_a_graph() -> None:
     call = Case(keys=5000).call()
     first = CUDA.attend_packed(call).clone()
@@ -250,6 +264,7 @@ KERNELS = {
         cuda_decode_plan.GATHER_THREADS,
         cuda_decode_plan.GATHER_SHARED_BYTES,
     ),
+    "cuda_decode_fused.cu": (cuda_decode_fused.THREADS, cuda_decode_fused.MOST_BYTES),
     "cuda_pack.cu": (cuda_pack.THREADS, 0),
 }
 
@@ -299,3 +314,45 @@ def test_cuda_work_is_divided_to_fill_the_device(
     shape = Shape(0, batch, 32, 8, 1, keys, 4, 128, torch.bfloat16, (0, 0), (0, 0, 0), None, 1.0, n)
     assert splits_of(shape, processors=132, resident=396) == splits
     assert blocks_of(shape, processors=132) == blocks
+
+
+# A split for every multiprocessor of a key head, in whole blocks, none shorter than 512 keys; a
+# multiprocessor's shared memory must hold the scores.
+@pytest.mark.parametrize(
+    ("batch", "keys", "splits", "split_keys", "fits"),
+    [
+        (1, 4096, 8, 512, True),
+        (1, 131072, 16, 8192, True),
+        (8, 32768, 2, 16384, True),
+        (1, 1, 1, 128, True),
+        (1, 2**20, 16, 65536, False),
+        (17, 4096, 0, 0, False),
+    ],
+)
+def test_one_kernel_takes_what_is_resident_together(
+    batch: int, keys: int, splits: int, split_keys: int, fits: bool
+) -> None:
+    shape = Shape(0, batch, 32, 8, 1, keys, 4, 128, torch.bfloat16, (0, 0), (0, 0, 0), None, 1.0, 9)
+    assert cuda_decode_fused.fits(shape, processors=132) == fits
+    if splits:
+        a = cuda_decode_fused.template(shape, cuda_decode_fused.splits_of(shape, processors=132))
+        assert (a.splits, a.split_keys) == (splits, split_keys)
+
+
+# Blocks of one kernel each gather a split's share of the kept keys of four rows.
+@pytest.mark.parametrize(
+    ("batch", "keys", "n", "worthwhile"),
+    [
+        (1, 4096, 128, True),
+        (1, 131072, 512, True),
+        (1, 2**18, 2621, True),
+        (4, 32768, 512, True),
+        (8, 4096, 128, True),
+        (8, 32768, 512, False),
+    ],
+)
+def test_two_kernels_take_what_gathers_much(
+    batch: int, keys: int, n: int, worthwhile: bool
+) -> None:
+    shape = Shape(0, batch, 32, 8, 1, keys, 4, 128, torch.bfloat16, (0, 0), (0, 0, 0), None, 1.0, n)
+    assert cuda_decode_fused.worthwhile(shape, processors=132) == worthwhile

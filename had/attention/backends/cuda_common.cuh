@@ -1,5 +1,5 @@
-// What the CUDA kernels share: sums over a warp, and the search for the level (score) at which a
-// histogram of scores is cut.
+// What the CUDA kernels share: sums over a warp, the search for the level (score) at which a histogram
+// of scores is cut, and the comparison of scores with a level, four at a time.
 
 #include "cuda_device.cuh"
 
@@ -87,6 +87,27 @@ DEVICE Cut find_cut(const Counts<N>& counts, int wanted, int lane) {
   cut.level = __shfl_sync(ALL, cut.level, owner);
   cut.above = __shfl_sync(ALL, cut.above, owner);
   return cut;
+}
+
+// The top bits of the bytes of x that reach the level.
+DEVICE u32 tops_reaching(u32 x, u32 level) {
+  const u32 low = (x & 0x7f7f7f7fu) + (0x80 - (level & 0x7f)) * 0x01010101u;
+  return (level & 0x80 ? x & low : x | low) & 0x80808080u;
+}
+
+// Bit b: byte b of x reaches the level.
+DEVICE u32 reaching(u32 x, u32 level) { return tops_reaching(x, level) * 0x00204081u >> 28; }
+
+// Bit b: byte b of sixteen reaches the level.
+DEVICE u32 reaching(const uint4& x, u32 level) {
+  return reaching(x.x, level) | reaching(x.y, level) << 4 | reaching(x.z, level) << 8 |
+         reaching(x.w, level) << 12;
+}
+
+// How many bytes of sixteen reach the level.
+DEVICE int count_reaching(const uint4& x, u32 level) {
+  return __popc(tops_reaching(x.x, level) | tops_reaching(x.y, level) >> 1 |
+                tops_reaching(x.z, level) >> 2 | tops_reaching(x.w, level) >> 3);
 }
 
 // How many scores of a sample to let through, where `expected` are wanted, so that hardly ever too

@@ -90,6 +90,7 @@ class Launch:
         cluster: blocks of a cluster, along the grid's first side.
         overlapping: it may start before the kernel ahead of it in the stream has ended, for whose
             results it waits by itself (`wait_for_earlier_kernels`).
+        cooperative: all its blocks are resident at a time, or the driver refuses.
         shared_bytes: dynamic shared memory; None for all that the kernel may ask for.
     """
 
@@ -100,6 +101,7 @@ class Launch:
         *,
         cluster: int = 1,
         overlapping: bool = False,
+        cooperative: bool = False,
         shared_bytes: int | None = None,
     ) -> None:
         from cuda.bindings import driver
@@ -108,7 +110,11 @@ class Launch:
         config.gridDimX, config.gridDimY, config.gridDimZ = grid
         config.blockDimX, config.blockDimY, config.blockDimZ = kernel.threads, 1, 1
         config.sharedMemBytes = kernel.shared_bytes if shared_bytes is None else shared_bytes
-        config.attrs = [_cluster_attribute(cluster), *[_overlap_attribute()] * overlapping]
+        config.attrs = [
+            _cluster_attribute(cluster),
+            *[_overlap_attribute()] * overlapping,
+            *[_cooperative_attribute()] * cooperative,
+        ]
         config.numAttrs = len(config.attrs)
         self.config = config
         self._function = kernel.function
@@ -139,6 +145,23 @@ def _overlap_attribute() -> Any:
     attribute.id = ids.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
     attribute.value.programmaticStreamSerializationAllowed = 1
     return attribute
+
+
+def _cooperative_attribute() -> Any:
+    from cuda.bindings import driver
+
+    attribute = driver.CUlaunchAttribute()
+    attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_COOPERATIVE
+    attribute.value.cooperative = 1
+    return attribute
+
+
+def capture_of(stream: int) -> int:
+    """Which capture into a CUDA graph is under way on a stream that is being captured."""
+    from cuda.bindings import driver
+
+    _, capture, *_ = _checked(driver.cuStreamGetCaptureInfo(driver.CUstream(stream)))
+    return int(capture)
 
 
 @lru_cache(maxsize=256)

@@ -1,13 +1,15 @@
-"""Backend for decoding over a long binary key cache: two CUDA kernels, for Hopper GPUs.
+"""Backend for decoding over a long binary key cache: CUDA kernels for Hopper GPUs.
 
 One-bit tensor-core products score the packed keys and list those that may be among the top N; the
 exact top N are found from a histogram of the integer scores, and only their values are read.
-`cuda_decode_score.cu` and `cuda_decode_gather.cu` tell how. Nothing is copied to the host, so that
+`cuda_decode_fused.cu` does a small step; `cuda_decode_score.cu` and `cuda_decode_gather.cu` do the
+others. Nothing is copied to the host, so that
 calls can be captured in CUDA graphs.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -15,7 +17,9 @@ from torch import Tensor
 
 from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedBackend, PackedCall
-from had.attention.backends.cuda_decode_plan import Shape, plan_for
+from had.attention.backends.cuda_decode_fused import OneKernel, fits, processors_of, worthwhile
+from had.attention.backends.cuda_decode_plan import TwoKernels
+from had.attention.backends.cuda_decode_shape import Shape
 
 _MOST_KEYS = 2**24  # an entry of a list holds a key's index in 24 bits
 _MOST_ROWS = 8
@@ -40,6 +44,15 @@ class CudaDecodeBackend(PackedBackend):
     def attend_packed(self, call: PackedCall) -> Tensor:
         with torch.cuda.device(call.query.device):
             return plan_for(Shape.of(call)).run(call)
+
+
+@lru_cache(maxsize=256)
+def plan_for(shape: Shape) -> OneKernel | TwoKernels:
+    """The launches for calls of a shape, on the current device."""
+    processors = processors_of(shape.device)
+    if fits(shape, processors) and worthwhile(shape, processors):
+        return OneKernel(shape)
+    return TwoKernels(shape)
 
 
 def _shapes_fit(call: PackedCall) -> bool:

@@ -6,6 +6,7 @@
 // its share of them. The first block adds the blocks' sums in fixed order.
 
 #include "cuda_decode_layout.cuh"
+#include "cuda_decode_row.cuh"
 #include "cuda_decode_candidates.cuh"
 #include "cuda_decode_pick.cuh"
 #include "cuda_decode_values.cuh"
@@ -19,6 +20,28 @@ DEVICE void stage_again(Shared& s, bool misled, const Listed& listed, const Resc
     listed.stage(s.staged, start, warp, lane);
   wait_for_copies<0>();
   __syncthreads();
+}
+
+// Adds the warps' sums in order, then the blocks', and divides by the weights' sum. `place` of the
+// row in the output.
+DEVICE void combine(Shared& s, Sum& sum, void* output, i64 place, int warp, int lane) {
+  const int rank = cluster_rank(), blocks = gridDim.x;
+  add_lanes(s.sums[warp], sum, lane);
+  __syncthreads();
+  const int v = threadIdx.x;
+  float whole = 0.f;
+  if (v < VALUE)
+#pragma unroll
+    for (int k = 0; k < WARPS; k++) whole += s.sums[k][v];
+  if (blocks > 1) {
+    if (v < VALUE) s.part[v] = whole;
+    cluster_barrier();
+    if (rank == 0 && v < VALUE)
+      for (int block = 1; block < blocks; block++) whole += load_remote(&s.part[v], block);
+    cluster_barrier();  // no block ends before its sums have been read
+  }
+  if (rank || v >= VALUE) return;
+  write(output, place * VALUE + v, s.row.total > 0.f ? whole / s.row.total : 0.f);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
@@ -47,7 +70,10 @@ gather_values(const __grid_constant__ Arguments a) {
   const bool misled = count < keep, staged = !misled && count <= STAGED;
   const Rescored rescored(a, batch, head, r);
   if (misled) count_again(s, rescored);
-  if (warp == 0) settle(s, keep, per_match, lane);
+  if (warp == 0) {
+    const Row found = settled(counts_of<4>(s.total, lane), keep, per_match, lane);
+    if (lane == 0) s.row = found;
+  }
   wait_for_copies<0>();
   __syncthreads();
 
@@ -65,7 +91,8 @@ gather_values(const __grid_constant__ Arguments a) {
       pick(s, stretch.before, here, turn, first, last, warp, lane);
     }
     __syncthreads();
-    gather(sum, s, values, a.value_key * VALUE_BYTES, last - first, lane);
+    gather<THREADS / LANES, 4>(sum, s.row, s.picks, last - first, values, a.value_key * VALUE_BYTES,
+                               threadIdx.x / LANES, lane);
     __syncthreads();  // the picks have been used
   }
   const i64 place = ((i64)batch * a.heads + h) * a.tokens + r / GROUP;

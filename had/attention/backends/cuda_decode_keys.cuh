@@ -1,4 +1,4 @@
-// Decoding, kernel 1: keys on their way through shared memory, and their scores.
+// Decoding: scores of keys that are in shared memory.
 
 constexpr int SETS = ROWS <= 4 ? 2 : 1;   // keys that a row of a product's first operand holds
 constexpr int STEP = SETS == 2 ? 2 : 4;   // lanes that are so far apart score the same query rows
@@ -132,56 +132,9 @@ struct Scores {
   DEVICE int at(int i, int j) const {
     return __byte_perm(i ? x[1][0] : x[0][0], i ? x[1][1] : x[0][1], j >> 1 | (j & 1) << 2) & 255;
   }
-};
 
-// Bits 4j and 4j + 1 for every bit j of eight.
-DEVICE u32 spread(u32 bits) {
-  bits = (bits | bits << 12) & 0x000f000fu;
-  bits = (bits | bits << 6) & 0x03030303u;
-  return ((bits | bits << 3) & 0x11111111u) * 3;
-}
-
-// The keys of one warp: a range of a row, or what is left of it.
-struct Range {
-  int start, count;
-  int allowed;       // by the mask
-  const u32* words;  // of the first one
-  const u8* mask;    // its byte
-
-  // Bit j: key j of the eight from `first` on exists and is allowed.
-  DEVICE u32 allows(int first) const {
-    if (MASKED) return allowed_of_eight(mask + first, mask + count);
-    const int left = count - first;
-    return left >= LANE_KEYS ? 255 : left > 0 ? (1u << left) - 1 : 0;
-  }
-};
-
-// A warp's blocks, copied ahead of their use.
-struct Ring {
-  static constexpr int COPIES = CHUNKS / 32;  // of a lane for a block
-  char* memory;
-  int lane;
-  int places[COPIES];
-
-  DEVICE Ring(char* memory, int lane) : memory(memory), lane(lane) {
-#pragma unroll
-    for (int k = 0; k < COPIES; k++) places[k] = kept(Lane::swizzled(32 * k + lane) * 16);
-  }
-
-  DEVICE char* stage(int i) const { return memory + i * BLOCK_BYTES; }
-
-  // Copies the block of which `left` keys lie before the end of the range; `from` is the lane's chunk.
-  DEVICE void fill(int i, const char* from, int left) const {
-    if (left >= BLOCK_KEYS) {
-#pragma unroll
-      for (int k = 0; k < COPIES; k++) copy_16(stage(i) + places[k], from + k * 512);
-    } else if (left > 0) {
-#pragma unroll
-      for (int k = 0; k < COPIES; k++) {
-        const int bytes = min(16, left * WORDS * 4 - (32 * k + lane) * 16);
-        if (bytes > 0) copy_16(stage(i) + places[k], from + k * 512, bytes);
-      }
-    }
-    close_copies();
+  // Of row i, key by key.
+  DEVICE uint2 in_order(int i) const {
+    return {__byte_perm(x[i][0], x[i][1], 0x5140), __byte_perm(x[i][0], x[i][1], 0x7362)};
   }
 };

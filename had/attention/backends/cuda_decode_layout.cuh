@@ -1,4 +1,4 @@
-// Decoding: sizes that its two kernels agree on, and their arguments.
+// Decoding: sizes that its kernels agree on, and their arguments.
 //
 // Compile-time constants: WORDS (32-bit words of a key, 2 or 4), VALUE (width of a value, 64 or 128),
 // VALUE_BYTES (of one of its elements: 1 for float8 e4m3, or 2), BFLOAT16 (2 bytes: else float16),
@@ -7,11 +7,12 @@
 #include "cuda_common.cuh"
 
 constexpr int WARPS = THREADS / 32;
-constexpr int RANGES = 8;  // of keys, in a split: one for each warp that scores them
+constexpr int RANGES = 8;  // of keys, in a split, where two kernels do the step
 constexpr int BINS = 132;  // scores 0 .. 128, padded to 16 bytes
 
-// A row's keys are cut into splits and these into ranges. A range's list has room for all its keys:
-// it begins at the place of the first of them in an array as long as the row.
+// A row's keys are cut into splits, one for a block that scores them, and these into ranges, one for a
+// warp. Where two kernels do the step, a range's list has room for all its keys: it begins at the place
+// of the first of them in an array as long as the row.
 struct Arguments {
   const u32* query;    // (B, H, T, WORDS), strides in words
   const u32* key;      // (B, G, S, WORDS)
@@ -19,6 +20,7 @@ struct Arguments {
   const u8* mask;      // (B, S) or null
   const float* gain;   // (B, H) or null
   void* output;        // (B, H, T, VALUE), contiguous; float32 if values have one byte
+  u32* mail;           // between the blocks of the one kernel; otherwise, between the two:
   u32* list;           // (B, G, ROWS, row_keys): key and, in the highest byte, its score
   int* listed;         // (B, G, ROWS, splits, RANGES): entries of a list
   int* histogram;      // (B, G, ROWS, splits, BINS): of the scores in the lists
@@ -32,7 +34,7 @@ struct Arguments {
   double share;        // of the allowed keys to keep, if that is more than `keep`
   float gain_number;
   int heads, tokens, keys, keep;
-  int splits, range_keys;
+  int splits, split_keys, range_keys;
   int sampled;         // whether a sample tells which keys to list; if not, all are
 };
 

@@ -3,19 +3,6 @@
 constexpr int PICKS = 4096;  // kept keys that a block notes at a time
 static_assert(MOST_RANGES == THREADS, "a thread counts a range");
 
-struct Row {
-  int level;        // of the last kept key
-  int room;         // keys at the level that are kept
-  int top;          // the largest score
-  float per_match;  // log2 of the weight that one more equal bit brings
-  float total;      // sum of the weights
-};
-
-// Numbers of keys above and at the level.
-struct Found {
-  int above, ties;
-};
-
 struct Shared {
   u32 staged[STAGED];
   u32 picks[PICKS];
@@ -29,36 +16,6 @@ struct Shared {
   Row row;
 };
 static_assert(sizeof(Shared) <= SHARED_BYTES, "the host reserves less than the kernel needs");
-
-DEVICE float log2_per_match(const Arguments& a, int batch, int h) {
-  const float gain = a.gain ? a.gain[batch * a.gain_batch + h * a.gain_head] : a.gain_number;
-  return 2.f * gain * 1.4426950408889634f;
-}
-
-// The sum of a row's weights, of which the largest is 1.
-DEVICE float weight_sum(const Row& row, const Counts<4>& counts, int lane) {
-  float total = 0.f;
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    const int score = 4 * lane + i;
-    const int kept = score > row.level ? counts.bins[i] : score == row.level ? row.room : 0;
-    if (kept) total += kept * exp2f((score - row.top) * row.per_match);
-  }
-  return warp_sum(total) + (row.level == 128 ? row.room : counts.last);
-}
-
-// By one warp, from the row's histogram.
-DEVICE void settle(Shared& s, int keep, float per_match, int lane) {
-  const Counts<4> counts = counts_of<4>(s.total, lane);
-  const Cut cut = find_cut(counts, keep, lane);
-  int top = counts.last ? 128 : -1;
-#pragma unroll
-  for (int i = 0; i < 4; i++) top = counts.bins[i] ? max(top, 4 * lane + i) : top;
-  top = __reduce_max_sync(ALL, top);
-  Row row = {cut.level, keep - cut.above, top, per_match, 0.f};
-  row.total = weight_sum(row, counts, lane);
-  if (lane == 0) s.row = row;
-}
 
 // The row's histogram and where in the sequence of entries each range begins.
 DEVICE void add_up(Shared& s, const Arguments& a, i64 row, int warp, int lane) {

@@ -9,6 +9,7 @@
 #include "cuda_decode_layout.cuh"
 #include "cuda_decode_mask.cuh"
 #include "cuda_decode_keys.cuh"
+#include "cuda_decode_stream.cuh"
 
 static_assert(WARPS == RANGES && WARPS >= ROWS, "a warp has a range, and finds a row's level");
 
@@ -81,6 +82,13 @@ DEVICE void find_levels(Shared& s, const Arguments& a, const Lane& l, const Ring
   __syncthreads();
 }
 
+// Bits 4j and 4j + 1 for every bit j of eight.
+DEVICE u32 spread(u32 bits) {
+  bits = (bits | bits << 12) & 0x000f000fu;
+  bits = (bits | bits << 6) & 0x03030303u;
+  return ((bits | bits << 3) & 0x11111111u) * 3;
+}
+
 // Where a lane's two rows list their keys.
 struct Lists {
   u32* entries;      // of the first row
@@ -116,39 +124,6 @@ struct Lists {
   }
 };
 
-// Scores the blocks of a range, and copies those that follow the first ones, which are under way:
-// block b waits in stage b % STAGES.
-DEVICE void stream(const Ring& ring, const Range& range, const Lane& l, Lists& lists) {
-  const char* from = kept((const char*)range.words + STAGES * BLOCK_BYTES + l.lane * 16);
-  int left = range.count;  // keys of this block and those after it
-  int key = range.start + l.key;
-  for (; left > 0;)
-#pragma unroll
-    for (int i = 0; i < STAGES; i++) {
-      if (left <= 0) return;
-      wait_for_copies<STAGES - 1>();
-      __syncwarp();  // for copies by all lanes
-      const Scores scores(l, ring.stage(i));
-      __syncwarp();  // all lanes have read the stage
-      ring.fill(i, from, left - STAGES * BLOCK_KEYS);
-      if (__any_sync(ALL, scores.any(l))) {
-        u32 hits = scores.hits(l);
-        if (MASKED || left < BLOCK_KEYS) hits &= spread(range.allows(key - range.start));
-        lists.append(l, scores, hits, key);
-      }
-      from += BLOCK_BYTES, key += BLOCK_KEYS, left -= BLOCK_KEYS;
-    }
-}
-
-// The part of the range between its first and last allowed key, in whole blocks.
-DEVICE void leave_out_padding(Range& range, int lane) {
-  const Span span = allowed_span(range.mask, range.count, lane);
-  range.allowed = span.allowed;
-  const int skipped = span.allowed ? span.first & -BLOCK_KEYS : 0;
-  range.start += skipped, range.mask += skipped;
-  range.count = span.last + 1 - skipped;
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS, 3)
 score_keys(const __grid_constant__ Arguments a) {
   SHARED_MEMORY(memory);
@@ -181,7 +156,12 @@ score_keys(const __grid_constant__ Arguments a) {
   l.set_levels(s.level);
   const i64 row = (i64)(batch * gridDim.y + head) * ROWS;
   Lists lists(a, s, l, row, begin);
-  stream(ring, range, l, lists);
+  stream<STAGES>(ring, range, l, [&](const Scores& scores, int key, int left) {
+    if (!__any_sync(ALL, scores.any(l))) return;
+    u32 hits = scores.hits(l);
+    if (MASKED || left < BLOCK_KEYS) hits &= spread(range.allows(key - range.start));
+    lists.append(l, scores, hits, key);
+  });
 
 #pragma unroll
   for (int i = 0; i < 2; i++)

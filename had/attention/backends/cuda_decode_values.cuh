@@ -1,4 +1,4 @@
-// Decoding, kernel 2: the average of the kept keys' values.
+// Decoding: the average of the kept keys' values.
 
 constexpr int ELEMENTS = 16 / VALUE_BYTES;  // of a value that a lane adds up
 constexpr int LANES = VALUE / ELEMENTS;     // that share a value
@@ -23,19 +23,21 @@ struct Sum {
   }
 };
 
-// Adds the weighted values of the first `count` picks. `stride` of a value, in bytes.
-DEVICE void gather(Sum& sum, const Shared& s, const char* values, i64 stride, int count, int lane) {
-  constexpr int TOGETHER = THREADS / LANES, AHEAD = 4;
+// Adds the weighted values of `count` picks, keys with their scores, of which every group of LANES
+// lanes, numbered by `group` among GROUPS, has its share, AHEAD at a time. `stride` of a value, in bytes.
+template <int GROUPS, int AHEAD>
+DEVICE void gather(Sum& sum, const Row& row, const u32* picks, int count, const char* values,
+                   i64 stride, int group, int lane) {
   const char* column = values + lane % LANES * 16;
-  const int top = s.row.top;
-  const float per_match = s.row.per_match;
-  for (int i = threadIdx.x / LANES; i < count; i += AHEAD * TOGETHER) {
+  const int top = row.top;
+  const float per_match = row.per_match;
+  for (int i = group; i < count; i += AHEAD * GROUPS) {
     uint4 packed[AHEAD];
     float weight[AHEAD];
 #pragma unroll
     for (int k = 0; k < AHEAD; k++) {
-      const bool real = i + k * TOGETHER < count;
-      const u32 pick = real ? s.picks[i + k * TOGETHER] : 0;
+      const bool real = i + k * GROUPS < count;
+      const u32 pick = real ? picks[i + k * GROUPS] : 0;
       packed[k] = real ? load_once(column + (pick & 0xffffff) * stride) : uint4{};
       weight[k] = real ? exp2f(((int)(pick >> 24) - top) * per_match) : 0.f;
     }
@@ -44,17 +46,8 @@ DEVICE void gather(Sum& sum, const Shared& s, const char* values, i64 stride, in
   }
 }
 
-DEVICE void write(void* output, i64 index, float x) {
-  if (VALUE_BYTES == 1)
-    ((float*)output)[index] = x;
-  else
-    ((unsigned short*)output)[index] = BFLOAT16 ? to_bfloat16(x) : to_float16(x);
-}
-
-// Adds the warps' sums in order, then the blocks', and divides by the weights' sum. `place` of the
-// row in the output.
-DEVICE void combine(Shared& s, Sum& sum, void* output, i64 place, int warp, int lane) {
-  const int rank = cluster_rank(), blocks = gridDim.x;
+// Adds up the sums of a warp's lanes.
+DEVICE void add_lanes(float* sums, Sum& sum, int lane) {
 #pragma unroll
   for (int i = 0; i < ELEMENTS; i++)
 #pragma unroll
@@ -63,21 +56,13 @@ DEVICE void combine(Shared& s, Sum& sum, void* output, i64 place, int warp, int 
   if (lane < LANES)
 #pragma unroll
     for (int i = 0; i < ELEMENTS; i += 4)
-      *(float4*)&s.sums[warp][lane * ELEMENTS + i] =
+      *(float4*)(sums + lane * ELEMENTS + i) =
           make_float4(sum.x[i], sum.x[i + 1], sum.x[i + 2], sum.x[i + 3]);
-  __syncthreads();
-  const int v = threadIdx.x;
-  float whole = 0.f;
-  if (v < VALUE)
-#pragma unroll
-    for (int k = 0; k < WARPS; k++) whole += s.sums[k][v];
-  if (blocks > 1) {
-    if (v < VALUE) s.part[v] = whole;
-    cluster_barrier();
-    if (rank == 0 && v < VALUE)
-      for (int block = 1; block < blocks; block++) whole += load_remote(&s.part[v], block);
-    cluster_barrier();  // no block ends before its sums have been read
-  }
-  if (rank || v >= VALUE) return;
-  write(output, place * VALUE + v, s.row.total > 0.f ? whole / s.row.total : 0.f);
+}
+
+DEVICE void write(void* output, i64 index, float x) {
+  if (VALUE_BYTES == 1)
+    ((float*)output)[index] = x;
+  else
+    ((unsigned short*)output)[index] = BFLOAT16 ? to_bfloat16(x) : to_float16(x);
 }

@@ -92,6 +92,11 @@ DEVICE uint4 load_once(const void* pointer) {
   return v;
 }
 
+// Brings bytes to the L2 cache, a multiple of 16 at such an address.
+DEVICE void bring_closer(const void* global, int bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
+}
+
 DEVICE float2 from_bfloat16(u32 pair) {
   return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u)};
 }
@@ -122,6 +127,32 @@ DEVICE unsigned short to_float16(float x) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
   return bits;
 }
+
+// ---- words that blocks of one launch hand to each other ------------------------------------------
+
+// Writes a word where other blocks will see it.
+DEVICE void post(u32* place, u32 word) {
+  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(place), "r"(word) : "memory");
+}
+
+// Reads words as other blocks have left them.
+DEVICE u32 look(const u32* place) {
+  u32 word;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(word) : "l"(place) : "memory");
+  return word;
+}
+
+DEVICE uint2 look(const uint2* place) {
+  uint2 words;
+  asm volatile("ld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];"
+               : "=r"(words.x), "=r"(words.y)
+               : "l"(place)
+               : "memory");
+  return words;
+}
+
+// Ends the kernel, and with it all work on the device, with an error.
+DEVICE void give_up() { asm volatile("trap;"); }
 
 // ---- clusters ------------------------------------------------------------------------------------
 

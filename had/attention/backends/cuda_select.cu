@@ -45,13 +45,6 @@ DEVICE void load(uint4 (&v)[DEPTH], const Range& range, int first, int lane) {
   }
 }
 
-// Bit b: byte b of x reaches the level.
-DEVICE u32 reaching(u32 x, u32 level) {
-  const u32 low = (x & 0x7f7f7f7fu) + (0x80 - (level & 0x7f)) * 0x01010101u;
-  const u32 reached = (level & 0x80 ? x & low : x | low) & 0x80808080u;
-  return (reached >> 7) * 0x10204080u >> 28;
-}
-
 DEVICE u64 sum_before(u64 x, int lane) {
   u64 sum = x;
 #pragma unroll
@@ -68,8 +61,7 @@ DEVICE void append(Shared& s, u32* list, int& listed, const Range& range, const 
   u64 hits = 0, counts = 0;  // a bit for each score, 16 bits of count for each block
 #pragma unroll
   for (int i = 0; i < DEPTH; i++) {
-    const u32 own = reaching(v[i].x, level) | reaching(v[i].y, level) << 4 |
-                    reaching(v[i].z, level) << 8 | reaching(v[i].w, level) << 12;
+    const u32 own = reaching(v[i], level);
     if (first + i * BLOCK + lane * 16 < range.count) {
       hits |= (u64)own << 16 * i;
       counts |= (u64)__popc(own) << 16 * i;
@@ -186,6 +178,8 @@ topn_indices(const __grid_constant__ Arguments a) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int rank = cluster_rank(), blocks = gridDim.x;
   const u32 below = (1u << lane) - 1;
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
 
   const int length = (a.count + blocks * WARPS * BLOCK - 1) / (blocks * WARPS * BLOCK) * BLOCK;
   Range range;

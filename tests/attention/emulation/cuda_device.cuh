@@ -198,6 +198,7 @@ inline u32 __byte_perm(u32 x, u32 y, u32 selector) {
   return out;
 }
 inline float __uint_as_float(u32 x) { float f; memcpy(&f, &x, 4); return f; }
+inline u32 __float_as_uint(float x) { return bits_of(x); }
 inline int atomicAdd(int* place, int x) { const int old = *place; *place += x; return old; }
 template <class T> T __ldg(const T* place) { return *place; }
 
@@ -247,6 +248,7 @@ inline void and_popc(int (&c)[4], u32 low0, u32 low1, u32 high0, u32 high1, u32 
     }
 }
 
+inline void bring_closer(const void*, int) {}
 inline uint4 load_once(const void* pointer) { return *(const uint4*)pointer; }
 inline float2 from_bfloat16(u32 pair) {
   return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u)};
@@ -279,6 +281,14 @@ inline unsigned short to_float16(float x) {
   return bits;
 }
 
+inline void post(u32* place, u32 word) { *place = word; }
+template <class T>
+T look(const T* place) {
+  yield();
+  return *place;
+}
+inline void give_up() { fprintf(stderr, "a word did not come\n"), abort(); }
+
 inline int cluster_rank() { return current->block->rank; }
 inline void cluster_arrive() {}
 inline void cluster_wait() {
@@ -299,6 +309,7 @@ inline int4 load_remote4(const int* pointer, int rank) {
 // Runs one cluster's threads in turns until all have ended.
 inline void run_cluster(Cluster& cluster, std::vector<Thread>& threads) {
   static u32 turns = 0;
+  int idle = 0;  // turns of all in which none got further; they may have looked for others' words
   for (size_t done = 0; done < threads.size(); turns = turns * 1664525 + 1013904223) {
     const i64 before = progress;
     done = 0;
@@ -308,7 +319,8 @@ inline void run_cluster(Cluster& cluster, std::vector<Thread>& threads) {
       if (!thread.done) switch_stack(&scheduler, thread.stack_pointer);
       done += thread.done;
     }
-    if (done < threads.size() && progress == before) fprintf(stderr, "kernel is stuck\n"), abort();
+    idle = progress == before ? idle + 1 : 0;
+    if (done < threads.size() && idle > 1000) fprintf(stderr, "kernel is stuck\n"), abort();
   }
 }
 
