@@ -39,26 +39,6 @@ pytestmark = [
 needs_hopper = pytest.mark.skipif(not HOPPER, reason="needs a CUDA device of capability 9.0")
 
 
-@pytest.fixture
-def _interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run Triton's kernels in its interpreter where there is no CUDA device."""
-    triton = pytest.importorskip("triton")
-    if DEVICE == "cuda":
-        return
-    import triton.language as tl
-    from triton.runtime.interpreter import InterpretedFunction
-    from triton.runtime.jit import JITFunction
-
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert triton.knobs.runtime.interpret
-    compiled = {k: v for k, v in vars(tl.standard).items() if isinstance(v, JITFunction)}
-    interpreted = {id(v): InterpretedFunction(v.fn) for v in compiled.values()}
-    for place in (tl, tl.standard, tl.core, tl.tensor):
-        for name, function in list(vars(place).items()):
-            if id(function) in interpreted:
-                monkeypatch.setattr(place, name, interpreted[id(function)])
-
-
 @dataclass(frozen=True)
 class Case:
     """A random step: shapes, and what is special about it."""
@@ -171,7 +151,7 @@ SMALL = {
 }
 
 
-@pytest.mark.usefixtures("_interpreted")
+@pytest.mark.usefixtures("kernels_run_here")
 @pytest.mark.parametrize("case", SMALL.values(), ids=SMALL)
 def test_triton_equals_the_definition(case: Case) -> None:
     check("triton_decode", replace(case, dtype=torch.float16).call())
@@ -251,7 +231,7 @@ def test_cuda_refuses_the_cpu() -> None:
     assert not CUDA.supports_packed(Case().call())
 
 
-@pytest.mark.usefixtures("_interpreted")
+@pytest.mark.usefixtures("kernels_run_here")
 def test_triton_refuses_what_it_cannot_do() -> None:
     assert TRITON.supports_packed(Case().call())
     assert not TRITON.supports_packed(Case(n=0.5, mask="left").call())

@@ -2,9 +2,8 @@
 
 One-bit tensor-core products score the packed keys and list those that may be among the top N; the
 exact top N are found from a histogram of the integer scores, and only their values are read.
-`cuda_decode_fused.cu` does a small step; `cuda_decode_score.cu` and `cuda_decode_gather.cu` do the
-others. Nothing is copied to the host, so that
-calls can be captured in CUDA graphs.
+`cuda_decode_fused.cu` does a small step, `cuda_decode_score.cu` and `cuda_decode_gather.cu` all
+others. Nothing is copied to the host, so that calls can be captured in CUDA graphs.
 """
 
 from __future__ import annotations
