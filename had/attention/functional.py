@@ -24,33 +24,13 @@ import torch
 from torch import Tensor
 
 from had.attention.topn import (
-    ScaledN,
     Selection,
     TopN,
     allowed_keys,
     kept_keys,
-    keys_to_keep,
     recent_keys,
     topn_mask,
 )
-
-__all__ = [
-    "ScaledN",
-    "TopN",
-    "Weighting",
-    "attend_to_scores",
-    "attention_scores",
-    "binarize",
-    "expand_groups",
-    "hamming_attention",
-    "keys_to_keep",
-    "masked_softmax",
-    "match_counts",
-    "per_query_head",
-    "straight_through",
-    "topn_mask",
-    "with_exact_scores",
-]
 
 Weighting = Callable[[Tensor, Tensor], Tensor]
 

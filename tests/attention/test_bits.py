@@ -7,7 +7,8 @@ import torch
 
 from had.attention.backends import BACKENDS, PackedCall, choose_packed_backend
 from had.attention.bits import pack_signs, pack_signs_into, unpack_signs
-from had.attention.functional import ScaledN, TopN, binarize, hamming_attention, match_counts
+from had.attention.functional import binarize, hamming_attention, match_counts
+from had.attention.topn import ScaledN, TopN
 
 
 def test_layout_by_hand() -> None:

@@ -19,7 +19,7 @@ from had.attention.backends import AttentionCall
 from had.attention.backends.eager import EagerBackend, ReferenceBackend
 from had.attention.backends.triton_rows import MAX_KEYS
 from had.attention.divergence import AttentionTarget, mean_over_real_rows, row_divergence
-from had.attention.functional import ScaledN
+from had.attention.topn import ScaledN
 
 CAUSAL = torch.ones(21, 21, dtype=torch.bool).tril()
 PADDING = (torch.arange(21) < torch.tensor([21, 8])[:, None]).reshape(2, 1, 1, 21)

@@ -27,7 +27,7 @@ from had.attention.backends.cuda_decode_fused import mail_words
 from had.attention.backends.cuda_decode_plan import scratch_sizes, template
 from had.attention.backends.cuda_decode_shape import Arguments, Shape
 from had.attention.bits import pack_signs
-from had.attention.functional import ScaledN
+from had.attention.topn import ScaledN
 
 SOURCES = Path(cuda_decode_plan.__file__).parent
 EMULATION = Path(__file__).parent / "emulation"

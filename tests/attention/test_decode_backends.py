@@ -26,7 +26,7 @@ from had.attention.backends import (
 from had.attention.backends.cuda_decode_plan import blocks_of, splits_of
 from had.attention.backends.cuda_decode_shape import Shape
 from had.attention.bits import pack_signs, unpack_signs
-from had.attention.functional import ScaledN, TopN, topn_mask
+from had.attention.topn import ScaledN, TopN, topn_mask
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TRITON, CUDA = BACKENDS["triton_decode"], BACKENDS["cuda_decode"]

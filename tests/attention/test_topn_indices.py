@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from had.attention.functional import topn_mask
 from had.attention.select import topn_indices
+from had.attention.topn import topn_mask
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LONG = [(64, 131072, 512), (2, 1000003, 5000), (4, 131072, 60000), (200, 4099, 100)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from had.attention.backends import BACKENDS, AttentionCall
 from had.attention.divergence import AttentionTarget, row_divergence
-from had.attention.functional import ScaledN, TopN, topn_mask
+from had.attention.topn import ScaledN, TopN, topn_mask
 from tests.attention.training_cases import (
     DEVICE,
     Case,

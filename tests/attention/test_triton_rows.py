@@ -13,7 +13,7 @@ from torch import Tensor
 
 from had.attention.backends import BACKENDS, AttentionCall, choose_backend
 from had.attention.divergence import AttentionTarget
-from had.attention.functional import ScaledN, topn_mask
+from had.attention.topn import ScaledN, topn_mask
 from tests.attention.training_cases import (
     DEVICE,
     Case,

@@ -14,7 +14,8 @@ from torch import Tensor
 from had.attention.backends import AttentionCall, choose_backend
 from had.attention.backends.base import ExactKeys
 from had.attention.divergence import AttentionTarget
-from had.attention.functional import TopN, binarize
+from had.attention.functional import binarize
+from had.attention.topn import TopN
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 on_device = pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device")

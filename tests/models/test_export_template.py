@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from had.attention.functional import ScaledN, hamming_attention
+from had.attention.functional import hamming_attention
 from had.attention.module import HammingAttention
 from had.attention.options import AttentionGeometry, AttentionOptions
 from had.attention.position_bias import entries
+from had.attention.topn import ScaledN
 from had.models.template import attention as template
 from had.models.template.timm import RelativePositionBias
 

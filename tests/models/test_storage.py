@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 import had
-from had.attention.functional import ScaledN
 from had.attention.module import hamming_layers
+from had.attention.topn import ScaledN
 from had.errors import HadError
 from had.models.transformers import TransformersSource
 from tests.models.zoo import ZOO, build, output

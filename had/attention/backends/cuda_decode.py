@@ -18,10 +18,9 @@ from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedBackend, PackedCall
 from had.attention.backends.cuda_decode_fused import OneKernel, fits, processors_of, worthwhile
 from had.attention.backends.cuda_decode_plan import TwoKernels
-from had.attention.backends.cuda_decode_shape import Shape
+from had.attention.backends.cuda_decode_shape import MOST_ROWS, Shape
 
 _MOST_KEYS = 2**24  # an entry of a list holds a key's index in 24 bits
-_MOST_ROWS = 8
 _WIDTHS = (64, 128)
 _VALUES = (torch.bfloat16, torch.float16, torch.float8_e4m3fn)
 
@@ -63,7 +62,7 @@ def _shapes_fit(call: PackedCall) -> bool:
         and call.value.shape[-1] in _WIDTHS
         and call.value.dtype in _VALUES
         and 1 <= keys < _MOST_KEYS
-        and 1 <= heads // groups * tokens <= _MOST_ROWS
+        and 1 <= heads // groups * tokens <= MOST_ROWS
         and 1 <= batch < 2**16
         and (call.mask is None or _one_row_for_all(call.mask, keys))
         and (not isinstance(call.gain, Tensor) or call.gain.dtype == torch.float32)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedCall
-from had.attention.backends.cuda_decode_shape import Arguments, Shape
+from had.attention.backends.cuda_decode_shape import MOST_ROWS, Arguments, Shape
 
 THREADS = 512
 FIXED_BYTES = 144_000  # of shared memory, beside the scores
@@ -20,7 +20,6 @@ _SPARE_BYTES = 32  # between the scores of two rows
 _MOST_SPLIT_KEYS = 2**16 - 2**11  # 16 bits count them
 _LEAST_SPLIT_KEYS = 512  # fewer are not worth another block's mail
 _MOST_PICKS = 768  # kept keys of all rows, for a block; more are gathered faster by two kernels
-_MOST_ROWS = 8
 _ROW_WORDS = 66 + 128  # of a split's mail about a row: its histogram and its sums
 
 
@@ -88,7 +87,7 @@ def shared_bytes(shape: Shape, a: Arguments) -> int:
 
 def mail_words(splits: int) -> int:
     """Words of the mail of so many splits, of all heads together."""
-    return splits * _MOST_ROWS * _ROW_WORDS
+    return splits * MOST_ROWS * _ROW_WORDS
 
 
 @cache

@@ -82,7 +82,10 @@ struct AllCounts {
       u32 last = look(last_place);
       uint2 pairs[TOGETHER];
       receive<COUNT_WORDS / 2>(pairs, (const uint2*)counts + lane, splits - first);
-      while (is_empty(last)) last = look(last_place);  // the others of the histogram are there
+      for (int looks = 0; is_empty(last); looks++) {
+        if (looks == MOST_LOOKS) give_up();
+        last = look(last_place);
+      }
 #pragma unroll
       for (int i = 0; i < TOGETHER; i++) {
         const int own[4] = {(int)(pairs[i].x & 0xffff), (int)(pairs[i].x >> 16),

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedCall
-from had.attention.functional import ScaledN, TopN, keys_to_keep
+from had.attention.topn import ScaledN, TopN, keys_to_keep
+
+MOST_ROWS = 8  # of queries, that share a key head
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from torch import Tensor
 from triton.language.extra import libdevice
 
 from had.attention.backends.base import PackedCall
-from had.attention.functional import keys_to_keep
 from had.attention.select import topn_indices
+from had.attention.topn import keys_to_keep
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 _SCORED = 1024  # keys of a program
