@@ -75,12 +75,12 @@ def _stage(key: str, stage: Values) -> Iterator[str]:
     mixing = at(stage, "mixing") or 0
     if not 0 <= mixing <= 1:
         yield f"{key}.mixing={mixing}: must be a share between 0 and 1"
-    if mixing and at(stage, "weights.task"):
-        yield (
-            f"{key}.mixing={mixing}: mixed examples have no labels; set it to 0, or "
-            f"{key}.weights.task=0"
-        )
     weights = at(stage, "weights") or {}
+    if mixing and [name for name, weight in weights.items() if weight] == ["task"]:
+        yield (
+            f"{key}.mixing={mixing}: mixed examples may have no labels, and no other loss is on; "
+            f"set it to 0, or {key}.weights.output=1"
+        )
     if weights and not any(weights.values()):
         yield f"{key}.weights: all are 0, so the stage has nothing to learn from; raise one"
     for loss, weight in weights.items():
@@ -173,7 +173,7 @@ def unlabelled(values: Values) -> Iterator[str]:
             "its classes, such as teacher='${model.name}'"
         )
     for index, stage in enumerate(at(values, "schedule.stages") or []):
-        if (weight := at(stage, "weights.task") or 0) > 0:
+        if (weight := at(stage, "weights.task") or 0) > 0 and not at(stage, "mixing"):
             yield (
                 f"schedule.stages.{index}.weights.task={weight}: task={name} has no labels to "
                 "learn from; set it to 0"

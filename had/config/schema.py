@@ -67,8 +67,8 @@ class StageConfig:
         share: part of the schedule's steps; the shares of a schedule sum to 1.
         weights: of the losses.
         learning_rate_factor: times the schedule's learning rate.
-        mixing: share of a batch's examples that get a part of another one (`Task.mix`); they have
-            no labels, so the task loss must be off.
+        mixing: share of a batch's examples that get a part of another one (`Task.mix`). Where
+            mixtures have no labels, as those of texts, the stage goes without the task loss.
     """
 
     name: str = MISSING

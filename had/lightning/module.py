@@ -65,6 +65,7 @@ class DistillationModule(pl.LightningModule):
         self._decayed = {name for name, p in self.student.named_parameters() if is_matrix(p)}
         self._graphs: StepGraphs | None = None
         self._stage = -1
+        self.shown_loss: float | None = None
         # Both phases of a run share its loggers, so their curves need names of their own.
         alone = models.teacher is None
         self._role, self._training = ("teacher", "finetune") if alone else ("student", "train")
@@ -129,7 +130,7 @@ class DistillationModule(pl.LightningModule):
         # Every process of a run has examples of its own, and so mixes them in its own way.
         seed = hash((self.schedule.seed, self.global_rank))
         plan = MixingPlan.draw(len(batch["labels"]), share, seed, self.global_step)
-        return {**batch, "inputs": self.task.mix(batch["inputs"], plan.to(self.device))}
+        return self.task.mix(batch, plan.to(self.device))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         batch = self.on_device(batch, draw_seed(self.schedule.seed, batch_idx, self.global_rank))
@@ -142,14 +143,13 @@ class DistillationModule(pl.LightningModule):
             self.log_dict(
                 {**shown, f"{self._training}/c": float(self._relaxation.c)}, sync_dist=True
             )
-            total = parts["loss"].detach().clone()
-            self.log("loss", total, prog_bar=True, logger=False, sync_dist=True)
+            self.shown_loss = float(parts["loss"])
         return parts["loss"]
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         """Loss of a batch in the current stage, and its unweighted parts."""
         weights = self.schedule.config.stages[self._stage].weights
-        signals, labels = self.models(batch["inputs"], weights), batch["labels"]
+        signals, labels = self.models(batch["inputs"], weights), batch.get("labels")
         parts = self._losses(signals, labels, weights)
         if self.trainer.world_size > 1:
             parts = of_whole_batch(parts, self._counts(signals, labels))
@@ -166,25 +166,28 @@ class DistillationModule(pl.LightningModule):
         if self._graphs is None:
             optimizer.zero_grad()
 
-    def _losses(self, signals: Signals, labels: Tensor, weights: StageWeights) -> dict[str, Tensor]:
-        """The parts of the loss whose weight is not zero."""
+    def _losses(
+        self, signals: Signals, labels: Tensor | None, weights: StageWeights
+    ) -> dict[str, Tensor]:
+        """The parts of the loss whose weight is not zero; without labels there is no task loss."""
         compute = {
             "attention": lambda: attention_loss(signals),
             "hidden": lambda: hidden_loss(signals),
             "output": lambda: self.task.output_loss(signals.logits, signals.teacher_logits),
-            "task": lambda: self.task.loss(signals.logits, labels),
         }
+        if labels is not None:
+            compute["task"] = lambda: self.task.loss(signals.logits, labels)
         return {name: part() for name, part in compute.items() if getattr(weights, name) > 0}
 
-    def _counts(self, signals: Signals, labels: Tensor) -> dict[str, Tensor | int]:
+    def _counts(self, signals: Signals, labels: Tensor | None) -> dict[str, Tensor | int]:
         """What each part is a mean over, up to a factor that is the same on all processes."""
-        examples = len(labels)
+        examples = len(signals.logits)
         tokens = examples if signals.real is None else signals.real.sum()
         return {
             "attention": tokens,
             "hidden": tokens,
             "output": examples,
-            "task": self.task.loss_count(labels),
+            "task": 0 if labels is None else self.task.loss_count(labels),
         }
 
     def _logs_now(self) -> bool:

@@ -230,17 +230,18 @@ class Task(ABC):
         processes: every process evaluates the whole set.
         """
 
-    def mix(self, inputs: dict[str, Tensor], plan: MixingPlan) -> dict[str, Tensor]:
-        """New examples from those of a training batch, without labels: the teacher answers them.
+    def mix(self, batch: Batch, plan: MixingPlan) -> Batch:
+        """New examples from those of a training batch, for the teacher to answer.
 
         Args:
-            inputs: a batch's, with the batch first.
+            batch: inputs and labels, as `OnDevice` finished them.
             plan: who is mixed with whom, on the device of the batch.
 
         Returns:
-            Inputs of the same names and shapes; here, for tasks that know no way to mix, the same.
+            Inputs of the same names and shapes, and their labels; without labels where nobody knows
+            what a mixture would be called. Here, for tasks that know no way to mix, the same batch.
         """
-        return inputs
+        return batch
 
     def agreement(self) -> Metric | None:
         """A fresh metric of the student against its teacher, in 0..1; None for no such figure.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from had.errors import HadError
-from had.tasks.base import EncodedDataset, TaskData
+from had.tasks.base import Batch, EncodedDataset, TaskData
 from had.tasks.mixing import MixingPlan, cut_images
 from had.tasks.objectives import Classification, Objective
 from had.tasks.splits import fraction_problems, stratified_split
@@ -60,8 +60,10 @@ class DigitsTask(SupervisedTask):
         train, evaluation = stratified_split(self._labels, self.eval_fraction, self.split_seed)
         return TaskData(self._part(train), {"": self._part(evaluation)})
 
-    def mix(self, inputs: dict[str, Tensor], plan: MixingPlan) -> dict[str, Tensor]:
-        return {"pixel_values": cut_images(inputs["pixel_values"], plan)}
+    def mix(self, batch: Batch, plan: MixingPlan) -> Batch:
+        pixels = batch["inputs"]["pixel_values"]
+        images, labels = cut_images(pixels, batch["labels"], plan, self.num_outputs)
+        return {"inputs": {"pixel_values": images}, "labels": labels}
 
     def _part(self, indices: Tensor) -> EncodedDataset:
         assert self._images is not None

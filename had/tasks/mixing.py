@@ -1,7 +1,8 @@
-"""New inputs from those of a batch, for a teacher to answer: distillation needs no labels.
+"""New examples from those of a batch, for a teacher to answer.
 
 The idea is CutMix's (arXiv 1905.04899) carried over to token sequences: an example keeps its
-beginning and takes the rest, padding included, from another one.
+beginning and takes the rest, padding included, from another one. What a mixture of texts says
+nobody knows; of a mixture of images each part's label counts by its share of the area.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -66,9 +68,23 @@ def splice(inputs: Mapping[str, Tensor], plan: MixingPlan, side: str) -> dict[st
     return {name: torch.where(taken, x[plan.partner], x) for name, x in inputs.items()}
 
 
-def cut_images(images: Tensor, plan: MixingPlan) -> Tensor:
-    """Images (B, C, H, W) whose lower part, from some row on, is that of their partner."""
+def cut_images(
+    images: Tensor, labels: Tensor, plan: MixingPlan, classes: int
+) -> tuple[Tensor, Tensor]:
+    """Images whose lower part, from some row on, is that of their partner.
+
+    Args:
+        images: (B, C, H, W).
+        labels: int64 (B,), or (B, classes) that sum to 1.
+        plan: of B examples, on their device.
+        classes: of the labels.
+
+    Returns:
+        The images, and labels (B, classes): of both parts, each by its share of the area.
+    """
     height = images.shape[-2]
-    seam = (plan.place * height).long()
-    taken = (torch.arange(height, device=seam.device) >= seam[:, None]) & plan.chosen[:, None]
-    return torch.where(taken[:, None, :, None], images[plan.partner], images)
+    seam = torch.where(plan.chosen, (plan.place * height).long(), height)
+    taken = torch.arange(height, device=seam.device) >= seam[:, None]
+    mixed = torch.where(taken[:, None, :, None], images[plan.partner], images)
+    soft = F.one_hot(labels, classes).float() if labels.dim() == 1 else labels
+    return mixed, torch.lerp(soft[plan.partner], soft, (seam / height)[:, None])

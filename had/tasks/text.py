@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from had.errors import HadError
-from had.tasks.base import EncodedDataset, TaskData
+from had.tasks.base import Batch, EncodedDataset, TaskData
 from had.tasks.mixing import MixingPlan, splice
 from had.tasks.objectives import Objective
 from had.tasks.reading import Rows
@@ -217,8 +217,8 @@ class TextTask(SupervisedTask):
         }
         return TaskData(self._encode(self._train, preprocessor), evaluation)
 
-    def mix(self, inputs: dict[str, Tensor], plan: MixingPlan) -> dict[str, Tensor]:
-        return splice(inputs, plan, self._side)
+    def mix(self, batch: Batch, plan: MixingPlan) -> Batch:
+        return {"inputs": splice(batch["inputs"], plan, self._side)}
 
     def _encode(self, text: LabelledText, tokenizer: Any) -> EncodedDataset:
         padding = PADDINGS[self.padding]

@@ -50,12 +50,21 @@ def test_a_token_of_each_is_always_left(side: str) -> None:
         assert {row, int(drawn.partner[row])} == set(real)
 
 
-def test_images_are_cut_along_a_row() -> None:
+def test_images_are_cut_along_a_row_and_labels_by_area() -> None:
+    """Of four rows a seam at 0.3 leaves one: a quarter of the label."""
     images = torch.arange(2.0).reshape(2, 1, 1, 1).expand(2, 3, 4, 5)
-    mixed = cut_images(images, plan([True, False], [1, 0], [0.5, 0.5]))
-    assert mixed[0, :, :2].eq(0).all()
-    assert mixed[0, :, 2:].eq(1).all()
+    drawn = plan([True, False], [1, 0], [0.3, 0.5])
+    mixed, labels = cut_images(images, torch.tensor([2, 0]), drawn, classes=3)
+    assert mixed[0, :, :1].eq(0).all()
+    assert mixed[0, :, 1:].eq(1).all()
     assert mixed[1].eq(1).all()
+    assert labels.tolist() == [[0.75, 0, 0.25], [1, 0, 0]]
+
+
+def test_labels_that_are_shares_already_are_mixed_likewise() -> None:
+    images, labels = torch.zeros(2, 3, 4, 4), torch.tensor([[0.5, 0.5], [0.0, 1.0]])
+    _, mixed = cut_images(images, labels, plan([True, True], [1, 0], [0.5, 0.75]), classes=2)
+    assert mixed.tolist() == [[0.25, 0.75], [0.125, 0.875]]
 
 
 def test_a_plan_depends_on_seed_and_step_alone() -> None:

@@ -32,5 +32,8 @@ class Progress(RichProgressBar):
         metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         if isinstance(pl_module, DistillationModule) and trainer.training:
+            # Not by self.log(prog_bar=True): it reads the value in every step, and waits for it.
+            if pl_module.shown_loss is not None:
+                metrics["loss"] = pl_module.shown_loss
             metrics["stage"] = pl_module.schedule.stage(pl_module.global_step).name
         return metrics

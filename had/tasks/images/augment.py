@@ -65,6 +65,11 @@ class Augmentation:
         if self.groups < 1:
             yield f"groups={self.groups}: must be 1 or more"
 
+    @property
+    def mixes(self) -> bool:
+        """Whether an image becomes a mixture of two."""
+        return self.mixup > 0 or self.cutmix > 0
+
     @cached_property
     def _randaugment(self) -> v2.Transform:
         return v2.RandAugment(self.randaugment, self.magnitude)

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from had.errors import HadError
-from had.tasks.base import EncodedDataset, TaskData
+from had.tasks.base import Batch, EncodedDataset, TaskData
 from had.tasks.images.augment import Augmentation
 from had.tasks.images.pixels import ImageBatches, Preprocessing, stored_side
 from had.tasks.images.sources import Images
@@ -140,8 +140,13 @@ class ImageTask(SupervisedTask):
             augmentation=self.augment,
         )
 
-    def mix(self, inputs: dict[str, Tensor], plan: MixingPlan) -> dict[str, Tensor]:
-        return {PIXELS: cut_images(inputs[PIXELS], plan)}
+    def mix(self, batch: Batch, plan: MixingPlan) -> Batch:
+        """Cuts images, unless augmentation mixes them: of four there would be little to see."""
+        images, labels = batch["inputs"][PIXELS], batch["labels"]
+        if not self.augment.mixes:
+            images, labels = cut_images(images, labels, plan, self.num_outputs)
+        inputs = {PIXELS: images}
+        return {"inputs": inputs, "labels": labels} if self.labels else {"inputs": inputs}
 
     def _labels(self, images: Images) -> Tensor:
         return self._known_objective().encode(images)

@@ -17,7 +17,6 @@ import torch
 from had.errors import HadError
 from had.tasks.base import Task
 from had.tasks.images.decode import decode
-from had.tasks.mixing import MixingPlan
 from tests.tasks.images.pictures import PREPROCESSING, write_folder
 
 Make = Callable[..., Task]
@@ -55,15 +54,6 @@ def test_a_batch_becomes_model_input(make_task: Make, folder: Path) -> None:
         batch = data.on_device(data.train.__getitems__([0, 4]), draw)
         assert batch["inputs"]["pixel_values"].shape == (2, 3, 16, 16)
         assert batch["labels"].tolist() == [0, 1]
-
-
-def test_a_recipe_may_mix_images(make_task: Make, folder: Path) -> None:
-    """The upper half is an image's own, the rest its partner's."""
-    images = {"pixel_values": torch.arange(2.0)[:, None, None, None].expand(2, 3, 4, 4)}
-    plan = MixingPlan(torch.tensor([True, False]), torch.tensor([1, 0]), torch.tensor([0.5, 0.5]))
-    mixed = make_folder(make_task, folder).mix(images, plan)["pixel_values"]
-    assert mixed[0, 0, :, 0].tolist() == [0, 0, 1, 1]
-    assert (mixed[1] == 1).all()
 
 
 def test_without_folders_for_it_a_share_of_every_class_is_held_out(
