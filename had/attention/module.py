@@ -117,8 +117,8 @@ class HammingAttention(nn.Module):
             sigma_query = self.query(query, real_queries)
             sigma_key = self.key(key, real_keys)
             return AttentionCall(
-                query=self.relaxation(query.float(), sigma_query),
-                key=self.relaxation(key.float(), sigma_key),
+                query=self.units(query, sigma_query),
+                key=self.units(key, sigma_key),
                 value=value,
                 n=self.options.topn,
                 gain=scale * sigma_query * per_query_head(sigma_key, self.geometry.heads),
@@ -128,6 +128,15 @@ class HammingAttention(nn.Module):
                 weights=self.options.weights,
                 exact=self._exact(query, key, scale),
             )
+
+    def units(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Binarized queries or keys as the present relaxation has them, float32, in units of sigma.
+
+        Args:
+            x: queries or keys, (B, heads, L, D).
+            sigma: their magnitude, broadcastable to x.
+        """
+        return self.relaxation(x.float(), sigma)
 
     @property
     def recent(self) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from had.attention.module import hamming_layers
 from had.attention.recorded import recorded_layers
 from had.config import StageWeights
-from had.distill.losses import BlockStates, Signals
+from had.distill.losses import Signals, block_error
 from had.errors import HadError
 from had.models.family import family_of
 
@@ -42,6 +42,9 @@ class TeacherStudent:
         student: a model converted by `had.binarize`.
         stride: every stride-th query row is compared, see `AttentionTarget`.
 
+    Attributes:
+        block_error: compares the hidden states of a block; may be replaced by a compiled one.
+
     Raises:
         HadError: the two do not have the same attention layers.
     """
@@ -49,6 +52,7 @@ class TeacherStudent:
     def __init__(self, teacher: nn.Module, student: nn.Module, stride: int = 1) -> None:
         self.teacher, self.student, self.stride = teacher, student, stride
         self.family = family_of(student)
+        self.block_error = block_error
         self._layers = list(zip(hamming_layers(student), recorded_layers(teacher), strict=False))
         ours = [layer.geometry for layer in hamming_layers(student)]
         theirs = [layer.geometry for layer in recorded_layers(teacher)]
@@ -75,15 +79,16 @@ class TeacherStudent:
                 divergences = tuple(
                     layer.divergence for layer, _ in self._layers if layer.divergence is not None
                 )
-            hidden = self._block_states(inputs) if weights.hidden > 0 else ()
+            hidden = self._block_errors(inputs) if weights.hidden > 0 else ()
         return Signals(logits, teacher_logits, divergences, hidden, _real_tokens(inputs))
 
-    def _block_states(self, inputs: dict[str, Tensor]) -> tuple[BlockStates, ...]:
+    def _block_errors(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         states = zip(
             self._blocks, self._student_states.take(), self._teacher_states.take(), strict=True
         )
         return tuple(
-            BlockStates(ours, theirs, _real_tokens(inputs, block)) for block, ours, theirs in states
+            self.block_error(ours, theirs, _real_tokens(inputs, block))
+            for block, ours, theirs in states
         )
 
     @contextmanager

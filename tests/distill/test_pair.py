@@ -12,7 +12,7 @@ from had.attention.binarize import RELAXATIONS
 from had.attention.module import hamming_layers, set_relaxation
 from had.attention.recorded import recorded_layers
 from had.config import StageWeights
-from had.distill.losses import BlockStates, Signals, attention_loss, hidden_loss
+from had.distill.losses import attention_loss, block_error, hidden_loss
 from had.distill.pair import TeacherStudent, enclosing_blocks
 from had.errors import HadError
 from had.models.convert import record_attention
@@ -90,8 +90,7 @@ def test_hidden_loss_is_relative_to_each_token_of_the_teacher() -> None:
     teacher = torch.tensor([[[2.0, 0.0], [0.0, 200.0], [5.0, 5.0]]])
     student = torch.tensor([[[2.0, 1.0], [20.0, 200.0], [9.0, 9.0]]])
     real = torch.tensor([[True, True, False]])
-    signals = Signals(torch.zeros(1), hidden=(BlockStates(student, teacher, real),))
-    assert hidden_loss(signals).item() == pytest.approx((0.25 + 0.01) / 2)
+    assert block_error(student, teacher, real).item() == pytest.approx((0.25 + 0.01) / 2)
 
 
 def test_gradients_reach_the_student_only() -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from had.distill.losses import attention_loss, hidden_loss
+from had.attention.module import hamming_layers
+from had.distill.losses import attention_loss, block_error, hidden_loss
 from had.distill.pair import TeacherStudent, enclosing_blocks
 from had.lightning import fit as fitting
 from had.lightning.compiling import compiled_blocks
@@ -45,7 +46,10 @@ def test_gradients_of_compiled_blocks_are_those_of_the_blocks(name: str) -> None
 
     with compiled_blocks(both, backend=count):
         got = loss_and_gradients(both, inputs)
-    assert graphs, "nothing was compiled"
+    compiled = {str(node.target) for graph in graphs for node in graph.graph.nodes}
+    assert any("linear" in name for name in compiled), "no block was compiled"
+    assert "autograd_function_apply" in compiled, "no relaxation was compiled"
+    assert "clamp_min" in compiled, "no comparison of hidden states was compiled"
     for ours, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -55,6 +59,8 @@ def test_afterwards_the_blocks_are_as_before() -> None:
     with compiled_blocks(both, backend="eager"):
         assert all("forward" in vars(block) for block in blocks(both))
     assert not any("forward" in vars(block) for block in blocks(both))
+    assert not any("units" in vars(layer) for layer in hamming_layers(both.student))
+    assert both.block_error is block_error
 
 
 def test_a_run_compiles_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
