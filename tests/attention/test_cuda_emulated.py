@@ -225,8 +225,26 @@ def test_selection_equals_a_stable_sort(
     scores = (torch.randn(rows, count) * 5.7 + 64).round().to(torch.uint8)
     if value is not None:
         scores.fill_(value)
-    wanted = scores.argsort(dim=-1, descending=True, stable=True)[:, :n].sort(dim=-1).values
-    assert torch.equal(select(build, scores, n, blocks), wanted)
+    assert torch.equal(select(build, scores, n, blocks), in_stable_order(scores, n))
+
+
+def test_a_sample_that_misleads_a_selection_costs_time_only(build: Build) -> None:
+    """All sampled scores are the largest: their level is too high, and so is the next one."""
+    scores = torch.randint(60, 70, (1, 131072), dtype=torch.uint8)
+    scores.view(-1, 8)[:: 131072 // 8 // cuda_select.THREADS] = 200
+    assert torch.equal(select(build, scores, 20000, 2), in_stable_order(scores, 20000))
+
+
+def test_one_selection_leaves_room_for_the_next() -> None:
+    assert cuda_select.most_blocks(rows=64, count=131072, processors=132) == 2
+    assert cuda_select.most_blocks(rows=8, count=2**20, processors=132) == 16
+    assert cuda_select.most_blocks(rows=256, count=32768, processors=132) == 1
+    assert cuda_select.most_blocks(rows=1, count=20000, processors=132) == 3
+
+
+def in_stable_order(scores: Tensor, n: int) -> Tensor:
+    """The definition of a selection."""
+    return scores.argsort(dim=-1, descending=True, stable=True)[:, :n].sort(dim=-1).values
 
 
 def select(build: Build, scores: Tensor, n: int, blocks: int) -> Tensor:

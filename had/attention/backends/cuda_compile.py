@@ -43,6 +43,12 @@ def bindings_installed() -> bool:
     return find_spec("cuda") is not None and find_spec("cuda.bindings") is not None
 
 
+@cache
+def processors_of(device: int) -> int:
+    """Multiprocessors of a device."""
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A kernel loaded on one device.

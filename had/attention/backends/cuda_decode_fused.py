@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -29,7 +28,7 @@ class OneKernel:
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
         kernel = shape.kernel("fused", "attend", THREADS, MOST_BYTES)
-        a = template(shape, splits_of(shape, processors_of(shape.device)))
+        a = template(shape, splits_of(shape, cuda_compile.processors_of(shape.device)))
         self._launch = cuda_compile.Launch(
             kernel,
             (a.splits, shape.groups, shape.batch),
@@ -90,11 +89,6 @@ def mail_words(splits: int) -> int:
     return splits * MOST_ROWS * _ROW_WORDS
 
 
-@cache
-def processors_of(device: int) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
 class _Mailboxes:
     """The kernel's mail, all ones between launches: one for a stream, one for a captured graph.
 
@@ -109,7 +103,7 @@ class _Mailboxes:
         capture = cuda_compile.capture_of(stream) if capturing else 0
         kept, box = self._boxes.get((device, stream, capturing), (None, None))
         if box is None or kept != capture:
-            words = mail_words(processors_of(device))
+            words = mail_words(cuda_compile.processors_of(device))
             box = torch.full((words,), -1, dtype=torch.int32, device=f"cuda:{device}")
             self._boxes[device, stream, capturing] = capture, box
         return box

@@ -35,7 +35,7 @@ class TwoKernels:
         self.shape = shape
         score = shape.kernel("score", "score_keys", SCORE_THREADS, SCORE_SHARED_BYTES)
         gather = shape.kernel("gather", "gather_values", GATHER_THREADS, GATHER_SHARED_BYTES)
-        processors = torch.cuda.get_device_properties(shape.device).multi_processor_count
+        processors = cuda_compile.processors_of(shape.device)
         splits = splits_of(shape, processors, score.resident_clusters(1))
         blocks = blocks_of(shape, processors)
         self._score = cuda_compile.Launch(score, (splits, shape.groups, shape.batch))
