@@ -179,6 +179,8 @@ topn_indices(const __grid_constant__ Arguments a) {
   range.count = max(0, min(length, a.count - range.start));
   range.scores = a.scores + blockIdx.y * a.row + range.start;
   const Ring ring = {s.ring[warp][0], lane};
+  // Not a read: an earlier kernel that still writes scores writes them to the L2 cache, too.
+  if (lane == 0 && range.count) bring_closer(range.scores, min(range.count, STAGES * BLOCK));
   wait_for_earlier_kernels();
 
   const uint2 sampled = sampled_scores(a);  // before all others, or it would queue behind them
