@@ -60,6 +60,15 @@ DEVICE int count_all(const Counts<N>& counts) {
   return warp_sum(own) + counts.last;
 }
 
+// Scores at a level.
+template <int N>
+DEVICE int count_at(const Counts<N>& counts, int level, int lane) {
+  int own = 0;
+#pragma unroll
+  for (int i = 0; i < N; i++) own += N * lane + i == level ? counts.bins[i] : 0;
+  return level == 32 * N ? counts.last : warp_sum(own);
+}
+
 // Where a histogram is cut so that `wanted` scores are kept.
 struct Cut {
   int level;  // of the last one kept; -1: there are fewer than wanted

@@ -7,6 +7,7 @@
 // and the scores are read again. Compile-time constants: THREADS, SHARED_BYTES.
 
 #include "cuda_common.cuh"
+#include "cuda_list.cuh"
 
 constexpr int WARPS = THREADS / 32;
 constexpr int LISTED = 512;           // entries of a warp's list
@@ -39,29 +40,6 @@ struct Range {
   int start, count;
 };
 
-// A warp's list, as long as the scores that belong there, though it holds no more than LISTED.
-struct List {
-  u32* entries;
-  int count;
-
-  // Lists and counts those of a block's scores that are hits, in order of their index. Of the lane's
-  // sixteen `scores`, the first of which is `index`, score j is a hit if bit j is set.
-  DEVICE void append(u32 hits, const u8* scores, int index, int* histogram, int lane) {
-    const u32 below = (1u << lane) - 1;
-    const int own = __popc(hits);
-    int place = count;
-    for (int bit = 0; __any_sync(ALL, own >> bit); bit++) {
-      const u32 votes = __ballot_sync(ALL, own >> bit & 1);
-      place += __popc(votes & below) << bit, count += __popc(votes) << bit;
-    }
-    for (; hits; hits &= hits - 1, place++) {
-      const int j = __ffs(hits) - 1, score = scores[j];
-      if (place < LISTED) entries[place] = (u32)score << 24 | (index + j);
-      atomicAdd(histogram + score, 1);
-    }
-  }
-};
-
 // A lane's part of the warp's blocks, copied ahead of their use by the lane itself.
 struct Ring {
   u8* memory;
@@ -82,7 +60,7 @@ struct Ring {
 };
 
 // Lists the scores of a range that reach the level; the ring has begun to copy them.
-DEVICE void collect(List& list, int* histogram, const Ring& ring, const Range& range, u32 level) {
+DEVICE void collect(List<LISTED>& list, int* histogram, const Ring& ring, const Range& range, u32 level) {
   list.count = 0;
 #pragma unroll 1
   for (int block = 0; block * BLOCK < range.count; block++) {
@@ -90,7 +68,9 @@ DEVICE void collect(List& list, int* histogram, const Ring& ring, const Range& r
     const u8* scores = ring.stage(block);
     const int index = block * BLOCK + ring.lane * 16;
     const u32 hits = index < range.count ? reaching(*(const uint4*)scores, level) : 0;
-    list.append(hits, scores, index, histogram, ring.lane);
+    list.append(hits, scores, index, ring.lane, [&](int score, int) {
+      atomicAdd(histogram + score, 1);
+    });
     ring.fill(range, block + STAGES);
   }
   __syncwarp();
@@ -99,7 +79,7 @@ DEVICE void collect(List& list, int* histogram, const Ring& ring, const Range& r
 // Calls visit(real, score, index in the range), 32 lanes at a time, in order: from the list, or from
 // all scores if the list was too short.
 template <class Visit>
-DEVICE void walk(const Range& range, const List& list, int lane, Visit visit) {
+DEVICE void walk(const Range& range, const List<LISTED>& list, int lane, Visit visit) {
   const bool short_list = list.count > LISTED;
   const int count = short_list ? range.count : list.count;
   for (int first = 0; first < count; first += 32) {
@@ -191,7 +171,7 @@ topn_indices(const __grid_constant__ Arguments a) {
   if (warp == 0) find_level(s, a, lane);
   __syncthreads();
 
-  List list = {s.list[warp], 0};
+  List<LISTED> list = {s.list[warp], 0};
   Counts<8> counts;
   for (int attempt = 0;; attempt++) {
     collect(list, s.histogram, ring, range, s.level);
