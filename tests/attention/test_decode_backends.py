@@ -332,7 +332,8 @@ def test_one_kernel_takes_what_is_resident_together(
         (8, 4096, 128, True),
         (8, 4096, 512, True),
         (8, 8192, 512, True),
-        (8, 32768, 512, False),
+        (8, 32768, 512, True),
+        (8, 32768, 600, False),
     ],
 )
 def test_two_kernels_take_what_gathers_much(

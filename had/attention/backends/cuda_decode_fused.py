@@ -19,7 +19,7 @@ _WARPS = THREADS // 32
 _SPARE_BYTES = 32  # between the scores of two rows
 _MOST_SPLIT_KEYS = 2**16 - 2**11  # 16 bits count them
 _LEAST_SPLIT_KEYS = 512  # fewer are not worth another block's mail
-_MOST_PICKS = 768  # kept keys of all rows, for a block; two kernels gather more faster
+_MOST_PICKS = 1024  # kept keys of all rows, for a block; two kernels gather more faster
 _ROW_WORDS = 66 + 128  # of a split's mail about a row: its histogram and its sums
 
 
