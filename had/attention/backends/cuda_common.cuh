@@ -36,6 +36,14 @@ DEVICE int sum_before(int x, int lane) {
 template <int N>
 struct Counts {
   int bins[N], last;
+
+  DEVICE Counts operator+(const Counts& other) const {
+    Counts sum;
+#pragma unroll
+    for (int i = 0; i < N; i++) sum.bins[i] = bins[i] + other.bins[i];
+    sum.last = last + other.last;
+    return sum;
+  }
 };
 
 // From shared memory, aligned to 16 bytes.

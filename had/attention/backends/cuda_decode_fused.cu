@@ -18,7 +18,7 @@
 #include "cuda_decode_kept.cuh"
 #include "cuda_decode_likely.cuh"
 
-constexpr int FIXED_BYTES = 144000; // of shared memory that the host reserves beside the scores
+constexpr int FIXED_BYTES = 149500;  // of shared memory that the host reserves beside the scores
 constexpr int TEAM = WARPS / ROWS;   // warps that share a row's scores and values
 constexpr int GROUPS = TEAM * 32 / LANES;
 constexpr int SPARE_BYTES = 32;      // between the scores of two rows: they begin in different banks
@@ -29,7 +29,7 @@ struct Shared {
     Likely likely[ROWS];  // once all keys have been scored
   };
   alignas(16) float sums[WARPS][VALUE];
-  alignas(16) Histogram histogram[ROWS];
+  alignas(16) Histograms histograms;
   Row row[ROWS];
   int room[ROWS];    // for this split's keys at the level
   int picked[ROWS];  // of the listed keys
@@ -57,10 +57,11 @@ DEVICE void score(Shared& s, u8* kept_scores, int stride, const Arguments& a, in
   for (int b = 0; b < STAGES; b++)
     ring.fill(b, words + b * BLOCK_BYTES, range.count - b * BLOCK_KEYS);
   const Lane l(a, head, batch);
+  Histogram* histogram = s.histograms.of_lane(lane);
   __syncthreads();  // scores and histogram are cleared
   stream<1>(ring, range, l, [&](const Scores& scores, int key, int left) {
     const u32 allowed = MASKED || left < BLOCK_KEYS ? range.allows(key - range.start) : 255;
-    keep_scores(l, scores, allowed, kept_scores + key - first, stride, s.histogram);
+    keep_scores(l, scores, allowed, kept_scores + key - first, stride, histogram);
   });
 }
 
@@ -79,7 +80,7 @@ DEVICE void settle(Shared& s, const Arguments& a, const Mail& mail, int r, int s
 DEVICE void list_likely(Shared& s, const Arguments& a, const u8* scores, int split, const char* values,
                         int r, int helper, int lane) {
   constexpr float OF_ONE_SPLIT = 256;  // keys that often lie side by side
-  const Counts<4> counts = counts_of<4>(s.histogram[r].bins, lane);
+  const Counts<4> counts = s.histograms.counts(r, lane);
   const float keep = max((float)a.keep, (float)a.share * a.keys), expected = keep / a.splits;
   const int wanted = (int)max(2 * expected, min(keep, OF_ONE_SPLIT));
   const int level = max(find_cut(counts, wanted, lane).level, 0);
@@ -143,7 +144,7 @@ attend(const __grid_constant__ Arguments a) {
   const int stride = a.split_keys + SPARE_BYTES;
   const auto head_of = [&](int r) { return head * GROUP + r % GROUP; };
   let_next_kernel_start();
-  clear(s.histogram, sizeof(s.histogram));
+  clear(&s.histograms, sizeof(s.histograms));
   clear(kept_scores, ROWS * stride);
   wait_for_earlier_kernels();
 
@@ -151,8 +152,9 @@ attend(const __grid_constant__ Arguments a) {
   score(s, kept_scores, stride, a, split, head, batch, warp, lane);
   __syncthreads();
   for (int i = threadIdx.x; i < ROWS * COUNT_WORDS; i += THREADS) {
-    const int r = i / COUNT_WORDS;
-    Mail(a, first + r, rows).post_counts(split, i % COUNT_WORDS, s.histogram[r].bins);
+    const int r = i / COUNT_WORDS, word = i % COUNT_WORDS;
+    Mail(a, first + r, rows)
+        .post_counts(split, word, s.histograms.count(r, 2 * word), s.histograms.count(r, 2 * word + 1));
   }
   const char* values = a.value + (batch * a.value_batch + head * a.value_head) * VALUE_BYTES;
   if (warp < ROWS)

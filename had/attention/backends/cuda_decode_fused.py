@@ -13,7 +13,7 @@ from had.attention.backends.cuda_decode_plan import SAMPLED_KEYS
 from had.attention.backends.cuda_decode_shape import MOST_ROWS, Arguments, Shape
 
 THREADS = 512
-FIXED_BYTES = 144_000  # of shared memory, beside the scores
+FIXED_BYTES = 149_500  # of shared memory, beside the scores
 MOST_BYTES = 232_448  # that a block may have on Hopper
 _WARPS = THREADS // 32
 _SPARE_BYTES = 32  # between the scores of two rows

@@ -12,6 +12,23 @@ struct Histogram {
   int bins[BINS];  // aligned to 16 bytes
 };
 
+// The rows' histograms, in two parts for neighbours that score the same row: lanes that count the same
+// score wait for each other, and the most frequent ones are many. Parts and rows that are counted
+// together have their middles in different banks.
+struct Histograms {
+  Histogram part[2][ROWS | 1];
+
+  DEVICE Histogram* of_lane(int lane) { return part[lane / STEP & 1]; }
+
+  DEVICE int count(int r, int score) const {
+    return part[0][r].bins[score] + part[1][r].bins[score];
+  }
+
+  DEVICE Counts<4> counts(int r, int lane) const {
+    return counts_of<4>(part[0][r].bins, lane) + counts_of<4>(part[1][r].bins, lane);
+  }
+};
+
 // Keeps the scores of a lane's keys for its two rows, and counts them. Bit j of `allowed`: key j counts.
 // `place`: of the first key, among the scores of a row, which are `stride` apart.
 DEVICE void keep_scores(const Lane& l, const Scores& scores, u32 allowed, u8* place, int stride,
