@@ -134,14 +134,15 @@ score_keys(const __grid_constant__ Arguments a) {
   if (threadIdx.x < ROWS) s.level[threadIdx.x] = 0;
   if (threadIdx.x == 0) s.allowed = 0;
   let_next_kernel_start();
+  const u8* mask = a.mask + batch * a.mask_batch;
+  const int begin = (split * RANGES + warp) * a.range_keys;
+  Range range = {begin, max(0, min(a.range_keys, a.keys - begin)), 0, nullptr, mask + begin};
+  if (!MASKED) bring_first_closer(key_words(a, batch, head, begin), range.count, lane);
   wait_for_earlier_kernels();
 
   const Ring ring(s.ring[warp][0], lane);
   const int sampled = a.sampled ? SAMPLE_BLOCKS : 0;
   for (int b = 0; b < sampled; b++) fill_with_sample(ring, a, key_words(a, batch, head, 0), warp, b);
-  const u8* mask = a.mask + batch * a.mask_batch;
-  const int begin = (split * RANGES + warp) * a.range_keys;
-  Range range = {begin, max(0, min(a.range_keys, a.keys - begin)), 0, nullptr, mask + begin};
   if (MASKED) leave_out_padding(range, lane);
   range.words = key_words(a, batch, head, range.start);
   const char* words = (const char*)range.words + lane * 16;
