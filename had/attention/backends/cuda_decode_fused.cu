@@ -42,14 +42,19 @@ DEVICE void clear(void* memory, int bytes) {
   for (int i = threadIdx.x * 16; i < bytes; i += THREADS * 16) *(uint4*)((char*)memory + i) = uint4{};
 }
 
-// Scores the keys of a warp.
-DEVICE void score(Shared& s, u8* kept_scores, int stride, const Arguments& a, int split, int head,
-                  int batch, int warp, int lane) {
-  const Ring ring(s.ring[warp][0], lane);
-  const u8* mask = a.mask + batch * a.mask_batch;
+// The keys of a warp.
+DEVICE Range range_of(const Arguments& a, int split, int batch, int warp) {
   const int first = split * a.split_keys, end = min(a.keys, first + a.split_keys);
   const int begin = first + warp * a.range_keys;
-  Range range = {begin, max(0, min(a.range_keys, end - begin)), 0, nullptr, mask + begin};
+  const u8* mask = a.mask + batch * a.mask_batch;
+  return {begin, max(0, min(a.range_keys, end - begin)), 0, nullptr, mask + begin};
+}
+
+// Scores the keys of a warp.
+DEVICE void score(Shared& s, u8* kept_scores, int stride, const Arguments& a, Range range, int split,
+                  int head, int batch, int warp, int lane) {
+  const Ring ring(s.ring[warp][0], lane);
+  const int first = split * a.split_keys;
   if (MASKED) leave_out_padding(range, lane);
   range.words = key_words(a, batch, head, range.start);
   const char* words = (const char*)range.words + lane * 16;
@@ -144,12 +149,14 @@ attend(const __grid_constant__ Arguments a) {
   const int stride = a.split_keys + SPARE_BYTES;
   const auto head_of = [&](int r) { return head * GROUP + r % GROUP; };
   let_next_kernel_start();
+  const Range range = range_of(a, split, batch, warp);
+  bring_first_closer(key_words(a, batch, head, range.start), range.count, lane);
   clear(&s.histograms, sizeof(s.histograms));
   clear(kept_scores, ROWS * stride);
   wait_for_earlier_kernels();
 
   const float per_match = warp < ROWS ? log2_per_match(a, batch, head_of(warp)) : 0.f;
-  score(s, kept_scores, stride, a, split, head, batch, warp, lane);
+  score(s, kept_scores, stride, a, range, split, head, batch, warp, lane);
   __syncthreads();
   for (int i = threadIdx.x; i < ROWS * COUNT_WORDS; i += THREADS) {
     const int r = i / COUNT_WORDS, word = i % COUNT_WORDS;
