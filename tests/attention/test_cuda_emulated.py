@@ -98,16 +98,21 @@ def run(call: PackedCall, a: Arguments, launch: Callable[[Arguments], None]) -> 
     return output
 
 
-def attend(build: Build, call: PackedCall, splits: int, blocks: int, eager: bool) -> Tensor:
+def attend(
+    build: Build, call: PackedCall, splits: int, blocks: int, eager: bool, parts: int = 1
+) -> Tensor:
     """Both kernels, with so many splits of the keys and so many blocks for a row's values."""
     shape = Shape.of(call)
     library, a = library_of(build, shape, eager), template(shape, splits)
-    scratch = [torch.full((n,), 0x5A, dtype=torch.uint8) for n in scratch_sizes(shape, a)]
+    part = replace(shape, heads=shape.heads // parts, groups=shape.groups // parts)
+    scratch = [torch.full((n,), 0x5A, dtype=torch.uint8) for n in scratch_sizes(part, a)]
     a.list, a.listed, a.histogram, a.allowed = (part.data_ptr() for part in scratch)
 
     def launch(a: Arguments) -> None:
-        library.run_score(ctypes.byref(a), splits, shape.groups, shape.batch)
-        library.run_gather(ctypes.byref(a), blocks, shape.groups * shape.rows, shape.batch)
+        for _ in range(parts):
+            library.run_score(ctypes.byref(a), splits, part.groups, shape.batch)
+            library.run_gather(ctypes.byref(a), blocks, part.groups * shape.rows, shape.batch)
+            a.skip(part.groups, shape)
 
     return run(call, a, launch)
 
@@ -171,6 +176,18 @@ CASES = {
 def test_decoding_equals_the_definition(build: Build, case: Case, eager: bool) -> None:
     call = case.call()
     assert_equal(attend(build, call, splits=3, blocks=2, eager=eager), call)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(heads=8, groups=4, keys=9000, mask="left", gains=True),
+        Case(heads=4, groups=2, tokens=2, keys=300, dtype=torch.float8_e4m3fn, width=64),
+    ],
+)
+def test_parts_of_a_step_are_the_step(build: Build, case: Case) -> None:
+    call = case.call()
+    assert_equal(attend(build, call, splits=2, blocks=1, eager=False, parts=2), call)
 
 
 @pytest.mark.parametrize("splits", [1, 3])

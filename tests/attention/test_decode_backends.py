@@ -23,7 +23,7 @@ from had.attention.backends import (
     cuda_decode_plan,
     cuda_pack,
 )
-from had.attention.backends.cuda_decode_plan import most_blocks, splits_of
+from had.attention.backends.cuda_decode_plan import most_blocks, part_of, splits_of
 from had.attention.backends.cuda_decode_shape import Shape
 from had.attention.bits import pack_signs, unpack_signs
 from had.attention.topn import ScaledN, TopN, topn_mask
@@ -275,8 +275,8 @@ def test_kernels_compile_without_a_device(
 
 
 # Of 132 multiprocessors that hold three blocks each: one wave that fills them, as long as a split
-# keeps 4096 keys and every warp of a block a few. Up to eight blocks share a row's values, if they
-# have 128 each.
+# keeps 4096 keys and every warp of a block a few. Blocks that share a row's values have
+# 128 each.
 @pytest.mark.parametrize(
     ("batch", "keys", "n", "splits", "blocks"),
     [
@@ -284,7 +284,7 @@ def test_kernels_compile_without_a_device(
         (1, 131072, 512, 32, 4),
         (1, 32768, 512, 16, 4),
         (1, 4096, 128, 4, 1),
-        (1, 2**20, 10485, 49, 8),
+        (1, 2**20, 10485, 49, 82),
         (64, 32768, 512, 1, 4),
         (1, 1, 1, 1, 1),
     ],
@@ -295,6 +295,18 @@ def test_cuda_work_is_divided_to_fill_the_device(
     shape = Shape(0, batch, 32, 8, 1, keys, 4, 128, torch.bfloat16, (0, 0), (0, 0, 0), None, 1.0, n)
     assert splits_of(shape, processors=132, resident=396) == splits
     assert most_blocks(shape) == blocks
+
+
+@pytest.mark.parametrize(
+    ("batch", "groups", "keys", "parts"),
+    [(8, 8, 131072, 2), (1, 8, 2**20, 2), (8, 8, 32768, 1), (8, 1, 2**20, 1), (1, 32, 131072, 2)],
+)
+def test_long_steps_are_done_in_parts(batch: int, groups: int, keys: int, parts: int) -> None:
+    shape = Shape(
+        *(0, batch, 32, groups, 1, keys, 4, 128, torch.bfloat16, (0, 0), (0, 0, 0), None, 1.0, 512)
+    )
+    part = part_of(shape)
+    assert (part.groups * parts, part.heads * parts, part.rows) == (groups, 32, shape.rows)
 
 
 # A split for every multiprocessor of a key head, in whole blocks, none shorter than 512 keys; a

@@ -124,7 +124,8 @@ struct Lists {
   }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS, 3)
+// So few registers that two blocks have room beside one of kernel 2, at work on another part of the step.
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
 score_keys(const __grid_constant__ Arguments a) {
   SHARED_MEMORY(memory);
   Shared& s = *(Shared*)memory;
@@ -138,7 +139,7 @@ score_keys(const __grid_constant__ Arguments a) {
   const int begin = (split * RANGES + warp) * a.range_keys;
   Range range = {begin, max(0, min(a.range_keys, a.keys - begin)), 0, nullptr, mask + begin};
   if (!MASKED) bring_first_closer(key_words(a, batch, head, begin), range.count, lane);
-  wait_for_earlier_kernels();
+  if (!a.follows) wait_for_earlier_kernels();
 
   const Ring ring(s.ring[warp][0], lane);
   const int sampled = a.sampled ? SAMPLE_BLOCKS : 0;
@@ -176,4 +177,5 @@ score_keys(const __grid_constant__ Arguments a) {
     a.histogram[((row + i / BINS) * a.splits + split) * BINS + i % BINS] =
         s.histogram[i / BINS][i % BINS];
   if (MASKED && threadIdx.x == 0) a.allowed[row / ROWS * a.splits + split] = s.allowed;
+  wait_for_earlier_kernels();  // for whoever waits for this one
 }
