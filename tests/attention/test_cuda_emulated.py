@@ -234,6 +234,7 @@ def test_a_sample_that_misleads_costs_time_only(build: Build) -> None:
         (1, 40000, 20000, 2, None),
         (1, 131072, 512, 2, 9),
         (1, 131072, 512, 1, 0),
+        (1, 20000, 9999, 2, 255),
     ],
 )
 def test_selection_equals_a_stable_sort(

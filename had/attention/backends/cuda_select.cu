@@ -76,17 +76,25 @@ DEVICE void collect(List<LISTED>& list, int* histogram, const Ring& ring, const 
   __syncwarp();
 }
 
-// Calls visit(real, score, index in the range), 32 lanes at a time, in order: from the list, or from
-// all scores if the list was too short.
+// Calls visit(over, tie, index) for the scores of a range that may be kept, in order: bit j of `over` is
+// set if the lane's score `index` + j is above the level, of `tie` if it is at the level. They come from
+// the list, or, if it was too short, from all scores.
 template <class Visit>
-DEVICE void walk(const Range& range, const List<LISTED>& list, int lane, Visit visit) {
-  const bool short_list = list.count > LISTED;
-  const int count = short_list ? range.count : list.count;
-  for (int first = 0; first < count; first += 32) {
-    const int i = first + lane;
-    const bool real = i < count;
-    const u32 entry = !real ? 0 : short_list ? (u32)range.scores[i] << 24 | i : list.entries[i];
-    visit(real, (int)(entry >> 24), (int)(entry & 0xffffff));
+DEVICE void walk(const Range& range, const List<LISTED>& list, int level, int lane, Visit visit) {
+  if (list.count <= LISTED) {
+    for (int i = lane; i - lane < list.count; i += 32) {
+      const u32 entry = i < list.count ? list.entries[i] : 0;
+      const int score = i < list.count ? entry >> 24 : -1;
+      visit(score > level, score == level, entry & 0xffffff);
+    }
+    return;
+  }
+#pragma unroll 1
+  for (int i = 16 * lane; i - 16 * lane < range.count; i += BLOCK) {
+    const uint4 scores = i < range.count ? *(const uint4*)(range.scores + i) : uint4{};
+    const u32 reached = i < range.count ? reaching(scores, level) : 0;
+    const u32 over = level < 255 ? reached & reaching(scores, level + 1) : 0;
+    visit(over, reached & ~over, i);
   }
 }
 
@@ -150,7 +158,6 @@ topn_indices(const __grid_constant__ Arguments a) {
   Shared& s = *(Shared*)memory;
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int rank = cluster_rank(), blocks = gridDim.x;
-  const u32 below = (1u << lane) - 1;
   let_next_kernel_start();
   for (int i = threadIdx.x; i < BINS; i += THREADS) s.sample[i] = s.histogram[i] = 0;
   const int length = (a.count + blocks * WARPS * BLOCK - 1) / (blocks * WARPS * BLOCK) * BLOCK;
@@ -191,22 +198,25 @@ topn_indices(const __grid_constant__ Arguments a) {
   if (warp == 1) settle_before(s, counts, lane);
   const int level = s.level, room = s.room;
   int above = 0, ties = 0;
-  walk(range, list, lane, [&](bool real, int score, int) {
-    above += __popc(__ballot_sync(ALL, real && score > level));
-    ties += __popc(__ballot_sync(ALL, real && score == level));
+  walk(range, list, level, lane, [&](u32 over, u32 tie, int) {
+    above += __popc(over), ties += __popc(tie);
   });
+  above = warp_sum(above), ties = warp_sum(ties);
   if (lane == 0) s.above[warp] = above, s.ties[warp] = ties;
   __syncthreads();
-  above = s.above_before + __reduce_add_sync(ALL, lane < warp ? s.above[lane] : 0);
-  ties = s.ties_before + __reduce_add_sync(ALL, lane < warp ? s.ties[lane] : 0);
+  above = s.above_before + warp_sum(lane < warp ? s.above[lane] : 0);
+  ties = s.ties_before + warp_sum(lane < warp ? s.ties[lane] : 0);
   i64* indices = a.indices + (i64)blockIdx.y * a.keep;
-  walk(range, list, lane, [&](bool real, int score, int index) {
-    const bool over = real && score > level, tie = real && score == level;
-    const u32 overs = __ballot_sync(ALL, over), tied = __ballot_sync(ALL, tie);
-    const int ties_here = ties + __popc(tied & below);
-    if (over || (tie && ties_here < room))
-      indices[above + __popc(overs & below) + min(ties_here, room)] = range.start + index;
-    above += __popc(overs), ties += __popc(tied);
+  walk(range, list, level, lane, [&](u32 over, u32 tie, int index) {
+    const Sums overs(__popc(over), lane), tied(__popc(tie), lane);
+    int above_here = above + overs.before, ties_here = ties + tied.before;
+    for (u32 hits = over | tie; hits; hits &= hits - 1) {
+      const int j = __ffs(hits) - 1, is_over = over >> j & 1;
+      if (is_over || ties_here < room)
+        indices[above_here + min(ties_here, room)] = range.start + index + j;
+      above_here += is_over, ties_here += 1 - is_over;
+    }
+    above += overs.all, ties += tied.all;
   });
   cluster_wait();
 }
