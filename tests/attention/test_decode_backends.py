@@ -188,10 +188,33 @@ def test_cuda_equals_the_definition(case: Case) -> None:
 @pytest.mark.parametrize(
     "case", ["many stages", "a sample that misleads", "long lists", "many ties", "one hot region"]
 )
-def test_two_cuda_kernels_equal_the_definition(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("least_bytes", [0, 2**26], ids=["in parts", "whole"])
+def test_two_cuda_kernels_equal_the_definition(
+    case: str, least_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of steps that one kernel would take."""
     monkeypatch.setattr(cuda_decode, "plan_for", cuda_decode_plan.TwoKernels)
+    monkeypatch.setattr(cuda_decode_plan, "_LEAST_BYTES", least_bytes)
     check("cuda_decode", LARGE[case].call())
+
+
+@pytest.mark.gpu
+@needs_hopper
+def test_cuda_kernels_that_overlap_see_what_was_just_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Steps in parts, one after another in a graph, of queries that take each other's place."""
+    monkeypatch.setattr(cuda_decode_plan, "_LEAST_BYTES", 0)
+    call = Case(keys=40000, n=500).call()
+    plan = cuda_decode_plan.TwoKernels(Shape.of(call))
+    queries = [torch.randint_like(call.query, -(2**31), 2**31 - 1) for _ in range(20)]
+    wanted = [plan.run(replace(call, query=query)) for query in queries]
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = [plan.run(replace(call, query=call.query.copy_(x))) for x in queries]
+    for _ in range(20):
+        graph.replay()
+        assert all(map(torch.equal, outputs, wanted))
 
 
 @pytest.mark.gpu
