@@ -151,6 +151,7 @@ CASES = {
     "ties everywhere": replace(SINGLE, keys=20000, n=512, codes="equal"),
     "one hot region": replace(SINGLE, keys=20000, n=512, codes="hot"),
     "more than is staged at a time": replace(SINGLE, keys=30000, n=0.4),
+    "one row": replace(SINGLE, heads=1, keys=20011, n=100),
     "eight rows": replace(SINGLE, heads=8, keys=20011, n=100),
     "six rows of three tokens, 64 wide": replace(
         SINGLE, heads=2, tokens=3, keys=20011, n=100, width=64, value_width=64

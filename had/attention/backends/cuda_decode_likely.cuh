@@ -27,6 +27,7 @@ struct Likely {
     u32 entries[HELPERS][LISTED];
     u32 picks[STRETCH];  // the kept keys, with their scores, take the place of entries from the front
   };
+  int lists;  // that are in use: a few, unless there is work for more
   int count[HELPERS];
   int level[HELPERS];  // that the keys reach; NO_LEVEL if they had no room
 
@@ -35,7 +36,8 @@ struct Likely {
   template <class Visit>
   DEVICE void list(const u8* scores, int begin, int end, int first, int reach, int helper, int lane,
                    Visit visit) {
-    const int length = (end - begin + HELPERS * PACE - 1) / (HELPERS * PACE) * PACE;
+    const int length = max(share_of(end - begin, HELPERS), min(share_of(end - begin, FEW), LISTED));
+    const int used = (end - begin + length - 1) / length;
     begin += helper * length, end = min(end, begin + length);
     List<LISTED> list = {entries[helper], 0};
 #pragma unroll 1
@@ -45,6 +47,7 @@ struct Likely {
       list.append(hits, scores + i, first + i, lane, visit);
     }
     if (lane) return;
+    if (helper == 0) lists = used;
     count[helper] = min(list.count, LISTED);
     level[helper] = list.count > LISTED ? NO_LEVEL : reach;
   }
@@ -62,7 +65,7 @@ struct Likely {
   DEVICE int pick(int row_level, int room, int& ties, int lane) {
     int picked = 0;
 #pragma unroll 1
-    for (int helper = 0; helper < HELPERS; helper++)
+    for (int helper = 0; helper < lists; helper++)
 #pragma unroll 1
       for (int i = 0; i < count[helper]; i += 32 * TOGETHER)
         pick_some(entries[helper] + i, count[helper] - i, row_level + 1, room, ties, picked, lane);
@@ -70,7 +73,13 @@ struct Likely {
   }
 
  private:
+  static constexpr int FEW = 4;
   static constexpr int TOGETHER = 4;  // entries of a lane that are on their way at a time
+
+  // Of some keys, in whole paces.
+  DEVICE static int share_of(int keys, int helpers) {
+    return (keys + helpers * PACE - 1) / (helpers * PACE) * PACE;
+  }
 
   DEVICE void pick_some(const u32* from, int left, u32 level, int room, int& ties, int& picked,
                         int lane) {
