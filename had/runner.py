@@ -143,6 +143,7 @@ def _teacher(phase: Phase, model: nn.Module, source: ModelSource) -> tuple[nn.Mo
         "seed": cfg.seed,
         "precision": precision(cfg),
         "on_device": repr(phase.data.on_device),
+        "order": repr(phase.data.train.order),
     }
     fingerprint = teacher_fingerprint(determined_by, phase.data.train, model)
     kept = TeacherCache(Path(cfg.paths.cache), fingerprint)

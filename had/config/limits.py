@@ -63,6 +63,10 @@ def _is_topn(n: Any) -> bool:
     return n >= 1 if isinstance(n, int) else 0 < n <= 1
 
 
+def _are_betas(values: Any) -> bool:
+    return len(values) == 2 and all(_number(value) and 0 <= value < 1 for value in values)
+
+
 def _schedule_limits(name: str) -> list[Limit]:
     return [
         above_zero(f"{name}.epochs", "must be greater than 0 (see task.epochs)"),
@@ -75,6 +79,7 @@ def _schedule_limits(name: str) -> list[Limit]:
         share(f"{name}.warmup"),
         share(f"{name}.final_factor"),
         at_least(f"{name}.weight_decay", 0),
+        Limit(f"{name}.betas", _are_betas, lambda v: "must be two numbers in [0, 1)"),
         at_least(f"{name}.attention_stride", 1),
         named(f"{name}.decay", DECAYS),
     ]

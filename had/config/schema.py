@@ -24,7 +24,7 @@ RELAXATIONS = ("identity", "soft", "sharp", "sign", "sign_absolute")
 FINAL_RELAXATIONS = ("sign", "identity")
 WEIGHTINGS = ("softmax", "binary")
 SCALES = ("frozen_sigma", "head_scale", "mean_abs")
-DECAYS = ("linear", "cosine", "constant")
+DECAYS = ("linear", "cosine", "constant", "late")
 BACKENDS = (
     "auto",
     "cuda_decode",
@@ -96,6 +96,7 @@ class ScheduleConfig:
         decay: its path from there, one of `DECAYS`.
         final_factor: where the decay ends, times the peak.
         weight_decay: of AdamW.
+        betas: of AdamW: how much of its two running means stays from step to step.
         dropout: whether the model's dropout is active.
         attention_stride: the attention loss compares every so-manieth query; 1: all of them.
         stages: in order; none means no training.
@@ -111,6 +112,7 @@ class ScheduleConfig:
     decay: str = "linear"
     final_factor: float = 0.0
     weight_decay: float = 0.0
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     dropout: bool = False
     attention_stride: int = 1
     stages: list[StageConfig] = field(default_factory=list)

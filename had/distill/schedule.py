@@ -17,6 +17,7 @@ DECAYS: dict[str, Callable[[float], float]] = {
     "linear": lambda remaining: remaining,
     "cosine": lambda remaining: 0.5 * (1 - math.cos(math.pi * remaining)),
     "constant": lambda remaining: 1.0,
+    "late": lambda remaining: min(1.0, 4 * remaining),  # linear in the last quarter
 }
 """The learning rate's path after the warm-up, from remaining = 1 to 0."""
 

@@ -13,13 +13,13 @@ from had.tasks.base import Batch, EncodedDataset, identity
 
 
 class ShuffledBatches(Sampler[list[int]]):
-    """The batches of a whole run: every pass over the data in a new order.
+    """The batches of a whole run: every pass in the order that the data set wants, and a new one.
 
     Its length is that of the whole run also when it starts in the middle, since the trainer counts
     the batches done before a resume.
 
     Args:
-        size: number of examples.
+        dataset: whose examples they are.
         batch_size: examples a step, over all processes.
         total: batches of the whole run.
         seed: of the order.
@@ -31,7 +31,7 @@ class ShuffledBatches(Sampler[list[int]]):
 
     def __init__(
         self,
-        size: int,
+        dataset: EncodedDataset,
         batch_size: int,
         total: int,
         seed: int,
@@ -40,32 +40,34 @@ class ShuffledBatches(Sampler[list[int]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.size, self.batch_size, self.total, self.seed = size, batch_size, total, seed
+        self.dataset, self.batch_size = dataset, batch_size
+        self.total, self.seed = total, seed
         self.start, self.rank, self.world_size = start, rank, world_size
 
     def __len__(self) -> int:
         return self.total
 
     def __iter__(self) -> Iterator[list[int]]:
-        per_pass = math.ceil(self.size / self.batch_size)
-        current, order = -1, []
+        per_pass = math.ceil(len(self.dataset) / self.batch_size)
+        current = -1
+        order: list[int] = []
         for index in range(self.start, self.total):
             if index // per_pass != current:
                 current = index // per_pass
-                order = self._order(current)
+                order = self._order(current, min(per_pass, self.total - current * per_pass))
             first = index % per_pass * self.batch_size
             batch = order[first : first + self.batch_size]
             shared = len(batch) >= self.world_size
             yield batch[self.rank :: self.world_size] if shared else batch
 
-    def _order(self, number: int) -> list[int]:
+    def _order(self, number: int, batches: int) -> list[int]:
         generator = torch.Generator().manual_seed(hash((self.seed, number)) % 2**63)
-        return torch.randperm(self.size, generator=generator).tolist()
+        return self.dataset.order(len(self.dataset), self.batch_size, batches, generator)
 
 
-def training_loader(dataset: EncodedDataset, batches: ShuffledBatches) -> DataLoader[Batch]:
+def training_loader(batches: ShuffledBatches) -> DataLoader[Batch]:
     """All batches of a run as one pass of a loader."""
-    return DataLoader(dataset, batch_sampler=batches, **_common(dataset))
+    return DataLoader(batches.dataset, batch_sampler=batches, **_common(batches.dataset))
 
 
 def evaluation_loader(dataset: EncodedDataset, batch_size: int) -> DataLoader[Batch]:

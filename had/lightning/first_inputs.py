@@ -16,11 +16,10 @@ _LOOKED_AT = 4  # evaluation batches, of the size trained with: enough for means
 
 
 def calibration_inputs(phase: Phase, count: int) -> Iterator[dict[str, Tensor]]:
-    """The first training batches' inputs, on the device; a second pass would show nothing new."""
-    train, size = phase.data.train, phase.task.batch_size
+    """Inputs of training batches, on the device; a second pass would show nothing new."""
     count = min(count, phase.batches_per_pass)
-    batches = ShuffledBatches(len(train), size, count, phase.cfg.seed)
-    return _placed(phase, training_loader(train, batches))
+    batches = ShuffledBatches(phase.data.train, phase.task.batch_size, count, phase.cfg.seed)
+    return _placed(phase, training_loader(batches))
 
 
 def evaluation_inputs(phase: Phase) -> Iterator[dict[str, Tensor]]:

@@ -68,7 +68,7 @@ def _train(
     with _blocks(phase, module.models):
         trainer.fit(
             module,
-            training_loader(phase.data.train, _batches(phase, trainer, step)),
+            training_loader(_batches(phase, trainer, step)),
             _evaluation_loaders(phase),
             ckpt_path=checkpoint,
             weights_only=True,
@@ -90,7 +90,7 @@ def _batches(phase: Phase, trainer: pl.Trainer, step: int) -> ShuffledBatches:
     """This process's batches of the whole phase, from an optimizer step on."""
     accumulate = phase.cfg.trainer.accumulate_grad_batches
     return ShuffledBatches(
-        len(phase.data.train),
+        phase.data.train,
         phase.task.batch_size,
         phase.total_steps * accumulate,
         phase.cfg.seed,

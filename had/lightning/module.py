@@ -201,6 +201,7 @@ class DistillationModule(pl.LightningModule):
         optimizer = torch.optim.AdamW(
             self._parameter_groups(),
             lr=rate,
+            betas=tuple(config.betas),
             weight_decay=config.weight_decay,
             fused=self.device.type == "cuda" and self.trainer.scaler is None,
         )

@@ -12,6 +12,7 @@ from torchmetrics import Metric, MetricCollection
 
 from had.errors import HadError
 from had.tasks.mixing import MixingPlan
+from had.tasks.order import Order
 
 Batch = dict[str, Any]
 """``{"inputs": dict[str, Tensor], "labels": Tensor}``: inputs are the model's keyword arguments."""
@@ -27,9 +28,11 @@ class EncodedDataset(Dataset[Batch]):
         inputs: name to tensor of shape (examples, ...), in a compact dtype.
         labels: (examples,) int64 classes or float32 values.
         workers: processes that should prepare batches, for sets whose batches are costly.
+        order: in which training takes the examples.
     """
 
     workers = 0
+    order: Order = Order()
 
     def __init__(self, inputs: dict[str, Tensor], labels: Tensor) -> None:
         assert all(len(column) == len(labels) for column in inputs.values())

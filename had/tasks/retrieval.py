@@ -1,47 +1,36 @@
 """Retrieval: facts hidden in a long text, and a question about one of them at its end."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.random import RandomState
-from numpy.typing import NDArray
+from torch import Tensor
 from torchmetrics import MetricCollection
 
 from had.errors import HadError
-from had.tasks.base import PreprocessorSource, TaskData
+from had.tasks.base import EncodedDataset, PreprocessorSource, TaskData
+from had.tasks.curriculum import MOST_DIGITS, Curriculum, Stage, StagedDataset, doubling
+from had.tasks.facts import Marks, Shape, Writer
 from had.tasks.language import CausalTask, TokenDataset
+from had.tasks.pieces import Pieces, Tokens, places
 from had.tasks.token_losses import IGNORED, AnswerAccuracy
 from had.tasks.vocabulary import Document
 
-Tokens = NDArray[np.int32]
-
-_SAMPLE = 200  # facts in the text that a vocabulary is trained on
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One text with its question and answer.
-
-    Attributes:
-        tokens: (length,), the answer last.
-        answer: how many of them are the answer.
-    """
-
-    tokens: Tokens
-    answer: int
+_TOGETHER = 2**20  # tokens written at once: arrays that fit a cache are faster
 
 
 @dataclass(kw_only=True, eq=False)
 class RetrievalTask(CausalTask):
     """Generated texts; the answer counts only if all its tokens are right.
 
-    A training sequence holds one text of `context` tokens, or two, four, ... shorter ones in a row,
-    so that all lengths down to `shortest` are learned and short ones give many answers a step.
-    Evaluated are full contexts with the fact anywhere, and every length with every depth, as
-    `length<tokens>_depth<percent>/accuracy`.
+    Training goes through a curriculum of longer and longer texts, each with the question at its
+    end. A row of training data holds as many texts of one length as fit in `context`; the model
+    sees each by itself. Evaluated are full contexts with the fact anywhere, and every length with
+    every depth, as `length<tokens>_depth<percent>/accuracy`.
+
+    Digits are tokens of their own, whatever the tokenizer.
 
     Attributes:
         statement: a fact, with {key} and {answer} in it.
@@ -52,9 +41,14 @@ class RetrievalTask(CausalTask):
         facts: in a text; null for as many as fit.
         filler: sentences around the facts.
         shuffled: whether these are drawn at random, or follow each other in order.
-        shortest: tokens of the shortest text trained on.
-        train_sequences: generated for training.
-        eval_sequences: generated for each evaluation set.
+        repeats: whether training texts tell facts a second time; these answers are learned, too.
+        shortest: tokens of the shortest texts trained on where there is no curriculum.
+        curriculum: stages of training, each with share (of the rows, relative to the others),
+            length (tokens of a text, `context` at most) and, where keys are digits, key_digits;
+            empty: lengths that double from `shortest` to `context`, in equal shares.
+        replay: share of the batches that are of an earlier stage.
+        train_sequences: rows of `context` tokens generated for training.
+        eval_sequences: texts generated for each evaluation set.
         eval_lengths: tokens of texts evaluated apart.
         eval_depths: where the fact is in these, in percent of the text before it.
         seed: of all that is generated.
@@ -68,33 +62,50 @@ class RetrievalTask(CausalTask):
     facts: int | None
     filler: list[str]
     shuffled: bool
+    repeats: bool
     shortest: int
+    curriculum: list[Any]
+    replay: float
     train_sequences: int
     eval_sequences: int
     eval_lengths: list[int]
     eval_depths: list[int]
     seed: int
-    _tokenizer: Any = field(default=None, init=False, repr=False)
 
     def problems(self) -> list[str]:
         problems = super().problems()
         sizes = ("answer_digits", "shortest", "train_sequences", "eval_sequences")
         problems += [f"task.{key}: must be 1 or more" for key in sizes if getattr(self, key) < 1]
+        if not 1 <= self.key_digits <= MOST_DIGITS:
+            problems.append(f"task.key_digits={self.key_digits}: must be 1 to {MOST_DIGITS}")
+        if self.facts is not None and self.facts < 1:
+            problems.append(f"task.facts={self.facts}: must be 1 or more, or null for all that fit")
+        if not 0 <= self.replay <= 1:
+            problems.append(f"task.replay={self.replay}: must be a share between 0 and 1")
+        return [*problems, *self._text_problems(), *self._curriculum_problems()]
+
+    def _text_problems(self) -> Iterator[str]:
         if self.answer_digits >= self.context:
-            problems.append(
+            yield (
                 f"task.answer_digits={self.answer_digits}: the answer is longer than "
                 f"task.context={self.context}; shorten it or lengthen the context"
             )
         for length in self.eval_lengths:
             if length > self.context:
-                problems.append(
-                    f"task.eval_lengths: {length} is beyond task.context={self.context}"
-                )
+                yield f"task.eval_lengths: {length} is beyond task.context={self.context}"
         if not all(0 <= depth <= 100 for depth in self.eval_depths):
-            problems.append(f"task.eval_depths={self.eval_depths}: are percentages, 0 to 100")
-        if "{answer}" not in self.statement or not self.filler:
-            problems.append("task.statement and task.filler: facts need {answer}, texts a filler")
-        return problems
+            yield f"task.eval_depths={self.eval_depths}: are percentages, 0 to 100"
+        if "answer" not in places(self.statement) or not self.filler or not all(self.filler):
+            yield "task.statement and task.filler: facts need {answer}, texts a filler"
+        for name in sorted(places(self.statement + self.question) - {"key", "answer"}):
+            yield f"task.statement and task.question: {{{name}}} is not known, {{key}} is"
+
+    def _curriculum_problems(self) -> Iterator[str]:
+        for index, stage in enumerate(self.curriculum):
+            key = f"task.curriculum.{index}"
+            yield from Stage.problems(key, stage)
+            if self.names and stage.get("key_digits") is not None:
+                yield f"{key}.key_digits: keys are drawn from task.names; remove it"
 
     def read(self) -> None:
         """Nothing to read: the texts are generated."""
@@ -104,14 +115,10 @@ class RetrievalTask(CausalTask):
 
     def _sample(self) -> Document:
         """Text for a vocabulary to be trained on."""
-        random = RandomState(self.seed)
-        facts = [self._fact(key, random) for _ in range(_SAMPLE) for key in self._keys(1, random)]
-        pieces = [
-            piece
-            for statement, question, answer in facts
-            for piece in (statement, question, answer)
-        ]
-        return Document("generated text", " ".join([*self.filler, *pieces]).encode())
+        keys = self.names or ["0"]
+        forms = (self.statement, self.question)
+        facts = [form.format(key=key, answer="0") for key in keys for form in forms]
+        return Document("generated text", " ".join([*self.filler, *facts]).encode())
 
     def encode(self, preprocessor: Any) -> TaskData:
         """Generates all sets.
@@ -122,132 +129,98 @@ class RetrievalTask(CausalTask):
         Raises:
             HadError: question, answer and a fact are longer than a text.
         """
-        self._tokenizer, self._num_tokens = preprocessor, len(preprocessor)
-        random = RandomState(self.seed)
-        train = [list(self._row(random)) for _ in range(self.train_sequences)]
-        sets = {"": self._set(self.context, None)}
+        self._num_tokens = len(preprocessor)
+        writer = self._writer(preprocessor)
+        sets: dict[str, EncodedDataset] = {"": self._set(writer, self.context, None)}
         for length in self.eval_lengths:
             for depth in self.eval_depths:
-                sets[f"length{length}_depth{depth}"] = self._set(length, depth)
-        return TaskData(_dataset(train), sets)
+                sets[f"length{length}_depth{depth}"] = self._set(writer, length, depth)
+        return TaskData(self._train(writer), sets)
 
-    def _row(self, random: RandomState) -> Iterator[Episode]:
-        """One training sequence: texts of equal length in a row, the last one takes the rest."""
-        most = max(1, self.context // self.shortest)
-        count = 2 ** random.randint(most.bit_length())
-        for index in range(count):
-            border = self.context * (index + 1) // count - self.context * index // count
-            # One token more than the context: the last one is a label only.
-            yield self._episode(border + (index == count - 1), random.uniform(), random)
+    def _writer(self, tokenizer: Any) -> Writer:
+        def encoded(text: str) -> Tokens:
+            return self._vocabulary.tokens(tokenizer, Document("generated text", text.encode()))
 
-    def _set(self, length: int, depth: int | None) -> TokenDataset:
-        random = RandomState([self.seed, 1, length, 101 if depth is None else depth])
-        places = random.uniform(size=self.eval_sequences)
+        return Writer(
+            Pieces(encoded),
+            statement=self.statement,
+            question=self.question,
+            names=self.names,
+            answer_digits=self.answer_digits,
+            facts=self.facts,
+            filler=self.filler,
+            shuffled=self.shuffled,
+        )
+
+    def _stages(self) -> list[Stage]:
+        """The curriculum, no text longer than the context and every key with its digits."""
+        given = [Stage(**stage) for stage in self.curriculum]
+        return [
+            Stage(each.share, min(each.length, self.context), each.key_digits or self.key_digits)
+            for each in given or doubling(self.shortest, self.context)
+        ]
+
+    def _train(self, writer: Writer) -> StagedDataset:
+        """Rows of texts, stage by stage; those of a stage are shared out to its shapes."""
+        curriculum = Curriculum.divided(self.train_sequences, self._stages(), self.replay)
+        inputs = torch.zeros(self.train_sequences, self.context, dtype=torch.int32)
+        labels = torch.full_like(inputs, IGNORED)
+        random = np.random.default_rng(self.seed)
+        for part in curriculum.parts:
+            rows = slice(part.first, part.first + part.count)
+            shapes = self._shapes(writer, part.stage.length, part.stage.key_digits, self.repeats)
+            shapes = shapes[: part.count]
+            given = zip(
+                *(each[rows].tensor_split(len(shapes)) for each in (inputs, labels)),
+                shapes,
+                strict=True,
+            )
+            for part_inputs, part_labels, shape in given:
+                _fill(part_inputs, part_labels, writer, shape, random)
+        return StagedDataset({"input_ids": inputs}, labels, curriculum)
+
+    def _set(self, writer: Writer, length: int, depth: int | None) -> TokenDataset:
+        random = np.random.default_rng([self.seed, 1, length, 101 if depth is None else depth])
+        depths = random.random(self.eval_sequences)
         if depth is not None:
-            places[:] = depth / 100
-        return _dataset([[self._episode(length + 1, place, random)] for place in places])
+            depths[:] = depth / 100
+        (shape,) = self._shapes(writer, length, self.key_digits, repeats=False)
+        inputs, labels = _pair(*writer.write(shape, depths, random))
+        return TokenDataset({"input_ids": inputs}, labels)
 
-    def _episode(self, length: int, place: float, random: RandomState) -> Episode:
-        """A text of so many tokens whose answer is in the fact at `place`, 0 first to 1 last."""
-        key, *_ = keys = self._keys(self.facts or 1, random)
-        statement, question, answer = (self._tokens(text) for text in self._fact(key, random))
-        room = length - len(question) - len(answer) - len(statement)
-        if room < 0:
+    def _shapes(
+        self, writer: Writer, length: int, key_digits: int | None, repeats: bool
+    ) -> list[Shape]:
+        """Of texts with so many tokens and one more, which is a label only."""
+        assert key_digits is not None
+        needed = sum(writer.sizes(key_digits))
+        if needed > length + 1:
             raise HadError(
                 f"task: a fact, its question and its answer of task.answer_digits="
-                f"{self.answer_digits} take {length - room} tokens, longer than a text of {length} "
-                "(task.context, task.shortest, task.eval_lengths)"
+                f"{self.answer_digits} take {needed} tokens, longer than a text of {length} "
+                "(task.context, task.shortest, task.curriculum, task.eval_lengths)"
             )
-        if self.facts is None:
-            text = self._among_others(statement, key, room, place, random)
-        else:
-            text = self._hidden(statement, keys[1:], room, place, random)
-        return Episode(np.concatenate([*text, question, answer]), len(answer))
-
-    def _hidden(
-        self, statement: Tokens, keys: Sequence[str], room: int, place: float, random: RandomState
-    ) -> list[Tokens]:
-        """Filler with the asked fact at its place and the others, of other keys, at random."""
-        others = self._fitting((self._statement(key, random) for key in keys), room)
-        room -= sum(map(len, others))
-        filler, pieces, start = self._filler(room, random), [], 0
-        spots = [
-            (float(spot), fact)
-            for spot, fact in zip(random.uniform(size=len(others)), others, strict=True)
-        ]
-        for spot, fact in sorted([*spots, (place, statement)], key=lambda each: each[0]):
-            stop = round(spot * room)
-            pieces += [filler[start:stop], fact]
-            start = stop
-        return [*pieces, filler[start:]]
-
-    def _among_others(
-        self, statement: Tokens, asked: str, room: int, place: float, random: RandomState
-    ) -> list[Tokens]:
-        """The asked fact among as many others as fit; filler takes what is left, at the start."""
-        keys = (key for _ in range(room) for key in self._keys(1, random) if key != asked)
-        facts = self._fitting((self._statement(key, random) for key in keys), room)
-        filler = self._filler(room - sum(map(len, facts)), random)
-        facts.insert(round(place * len(facts)), statement)
-        return [filler, *facts]
-
-    def _fitting(self, facts: Iterable[Tokens], room: int) -> list[Tokens]:
-        """The first facts that there is room for."""
-        found: list[Tokens] = []
-        for fact in facts:
-            room -= len(fact)
-            if room < 0:
-                break
-            found.append(fact)
-        return found
-
-    def _filler(self, room: int, random: RandomState) -> Tokens:
-        sentences = [self._tokens(sentence) for sentence in self.filler]
-        count = room // min(len(each) for each in sentences) + 1
-        order = random.randint(len(sentences), size=count) if self.shuffled else range(count)
-        chosen = [sentences[index % len(sentences)] for index in order]
-        return np.concatenate(chosen)[:room]
-
-    def _fact(self, key: str, random: RandomState) -> tuple[str, str, str]:
-        answer = _digits(self.answer_digits, random)
-        statement = self.statement.format(key=key, answer=answer)
-        return statement, self.question.format(key=key), answer
-
-    def _keys(self, count: int, random: RandomState) -> list[str]:
-        """Different keys."""
-        if self.names:
-            order = random.permutation(len(self.names))[:count].tolist()
-            return [self.names[index] for index in order]
-        keys: dict[str, None] = {}
-        while len(keys) < min(count, 10**self.key_digits):
-            keys[_digits(self.key_digits, random)] = None
-        return list(keys)
-
-    def _statement(self, key: str, random: RandomState) -> Tokens:
-        return self._tokens(self._fact(key, random)[0])
-
-    def _tokens(self, text: str) -> Tokens:
-        return self._vocabulary.tokens(self._tokenizer, Document("generated text", text.encode()))
+        return writer.shapes(length + 1, key_digits, repeats)
 
     def metrics(self) -> MetricCollection:
         return MetricCollection({"accuracy": AnswerAccuracy()})
 
 
-def _digits(count: int, random: RandomState) -> str:
-    return "".join(map(str, random.randint(10, size=count)))
+def _fill(
+    inputs: Tensor, labels: Tensor, writer: Writer, shape: Shape, random: np.random.Generator
+) -> None:
+    """Write texts of a shape into rows (rows, context), as many a row as fit."""
+    length = shape.length - 1
+    count = inputs.shape[1] // length
+    size = max(1, _TOGETHER // inputs.shape[1])
+    for some_inputs, some_labels in zip(inputs.split(size), labels.split(size), strict=True):
+        texts = _pair(*writer.write(shape, random.random(len(some_inputs) * count), random))
+        for rows, written in zip((some_inputs, some_labels), texts, strict=True):
+            rows[:, : count * length] = written.reshape(len(rows), -1)
 
 
-def _dataset(rows: Sequence[Sequence[Episode]]) -> TokenDataset:
-    """Sequences of episodes; only answers are labels."""
-    tokens = torch.from_numpy(np.stack([np.concatenate([e.tokens for e in row]) for row in rows]))
-    is_answer = torch.from_numpy(
-        np.stack([np.concatenate([_marks(e) for e in row]) for row in rows])
-    )
-    labels = torch.where(is_answer, tokens, IGNORED).int()
-    return TokenDataset({"input_ids": tokens[:, :-1].contiguous()}, labels[:, 1:].contiguous())
-
-
-def _marks(episode: Episode) -> NDArray[np.bool_]:
-    marks = np.zeros(len(episode.tokens), dtype=bool)
-    marks[len(marks) - episode.answer :] = True
-    return marks
+def _pair(tokens: Tokens, is_answer: Marks) -> tuple[Tensor, Tensor]:
+    """Inputs and labels of texts (B, T + 1): (B, T) each; only answers are labels."""
+    whole = torch.from_numpy(tokens)
+    labels = whole.masked_fill(~torch.from_numpy(is_answer), IGNORED)
+    return whole[:, :-1].contiguous(), labels[:, 1:].contiguous()

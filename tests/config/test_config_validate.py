@@ -37,6 +37,7 @@ def test_the_defaults_are_valid(compose) -> None:
         ("schedule.stages.0.c=null", "schedule.stages.0.c is missing: a soft stage"),
         ("schedule.stages.1.c=[1,0]", "schedule.stages.1.c=[1.0, 0.0]: must be two positive"),
         ("schedule.stages.1.c=[1]", "must be two positive numbers"),
+        ("finetune.betas=[0.9,1.0]", "finetune.betas=[0.9, 1.0]: must be two numbers in [0, 1)"),
         ("schedule.stages.2.relaxation=sing", "sing: must be one of identity, soft, sharp, sign"),
         ("schedule.stages.2.weights.output=-1", "schedule.stages.2.weights.output=-1.0: must not"),
         ("schedule.stages.2.learning_rate_factor=0", "learning_rate_factor=0.0: must be greater"),

@@ -58,7 +58,9 @@ def test_learning_rate_rises_falls_to_zero_and_obeys_the_stage() -> None:
     assert schedule.learning_rate_factor(200) == 0.0
 
 
-@pytest.mark.parametrize(("decay", "halfway"), [("linear", 0.5), ("cosine", 0.5), ("constant", 1)])
+@pytest.mark.parametrize(
+    ("decay", "halfway"), [("linear", 0.5), ("cosine", 0.5), ("constant", 1), ("late", 1)]
+)
 def test_decays_end_where_they_should(decay: str, halfway: float) -> None:
     config = paper(decay=decay, final_factor=0.2)
     config.stages[3].learning_rate_factor = 1.0
@@ -66,6 +68,13 @@ def test_decays_end_where_they_should(decay: str, halfway: float) -> None:
     assert schedule.learning_rate_factor(121) == pytest.approx(0.2 + 0.8 * halfway)
     last = schedule.learning_rate_factor(220)
     assert last == pytest.approx(1.0 if decay == "constant" else 0.2)
+
+
+def test_a_late_decay_is_linear_in_the_last_quarter() -> None:
+    config = paper(decay="late")
+    config.stages[3].learning_rate_factor = 1.0
+    rates = [Schedule(config, 220).learning_rate_factor(step) for step in (22, 170, 195, 220)]
+    assert rates == pytest.approx([1, 1, 4 * 25 / 198, 0])
 
 
 def test_the_configuration_knows_exactly_these_decays() -> None:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from had.cli import main
 from had.evaluation import evaluate_run
 from had.lightning.data import ShuffledBatches
+from had.tasks.base import EncodedDataset
 from tests.integration import material
 from tests.integration.command_line import command, overrides, variables
 
@@ -158,8 +159,9 @@ def test_what_was_sharded_is_saved_whole(one: Path, sharded: Path) -> None:
 
 def shares(size: int, batch: int, world_size: int) -> list[list[list[int]]]:
     """Of each batch what each process gets."""
+    examples = EncodedDataset({}, torch.zeros(size))
     parts = [
-        ShuffledBatches(size, batch, 7, seed=1, rank=rank, world_size=world_size)
+        ShuffledBatches(examples, batch, 7, seed=1, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
     return [list(each) for each in zip(*parts, strict=True)]

@@ -31,12 +31,16 @@ TINY = (
 
 def tiny(directory: Path, *overrides: str) -> DictConfig:
     """The whole configuration of a run of seconds, with cache and results below `directory`."""
+    return configured(directory, *TINY, *overrides)
+
+
+def configured(directory: Path, *overrides: str) -> DictConfig:
+    """A configuration with cache and results below `directory`."""
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(
             "train",
             overrides=[
-                *TINY,
                 f"run_dir={directory / 'run'}",
                 f"paths.cache={directory / 'cache'}",
                 *overrides,

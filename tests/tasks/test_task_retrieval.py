@@ -1,10 +1,11 @@
 """Generated texts are read back as a reader would: the question has one answer, where it should."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from torch import Tensor
 
 from had.errors import HadError
 from had.tasks.base import EncodedDataset, Task, TaskData
@@ -69,18 +70,75 @@ def test_depth_and_length_are_those_asked_for(make_task: Make, name: str) -> Non
             assert where / asked.start() == pytest.approx(depth / 100, abs=0.3), set_name
 
 
-def test_training_holds_texts_of_many_lengths_with_an_answer_each(make_task: Make) -> None:
-    data = _generated(make_task, "passkey", "task.train_sequences=40").train
-    assert data.inputs["input_ids"].shape == (40, 512)
-    answers = (data.labels != IGNORED).sum(1)
-    assert {*answers.tolist()} == {5, 10, 20}
+def _training_texts(data: EncodedDataset) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every text as the model sees it, and its labels."""
+    for batch in data:
+        yield from zip(batch["inputs"]["input_ids"], batch["labels"], strict=True)
 
 
-def test_labels_are_the_next_tokens(make_task: Make) -> None:
-    data = _generated(make_task, "keyvalue").train
-    inside = data.labels[:, :-1] != IGNORED
-    following = data.inputs["input_ids"][:, 1:]
-    assert torch.equal(data.labels[:, :-1][inside], following[inside])
+def test_texts_grow_from_the_shortest_to_the_context(make_task: Make) -> None:
+    data = _generated(make_task, "passkey", "task.train_sequences=12").train
+    shapes = [tuple(batch["labels"].shape) for batch in data]
+    assert shapes == [(4, 128)] * 4 + [(2, 256)] * 4 + [(1, 512)] * 4
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_every_training_text_is_complete(make_task: Make, name: str) -> None:
+    fact, question = (re.compile(pattern) for pattern in FACTS[name])
+    data = _generated(make_task, name, "task.repeats=false", "task.curriculum=[]").train
+    for tokens, labels in _training_texts(data):
+        answer = bytes(labels[labels != IGNORED].tolist()).decode()
+        text = bytes(tokens.tolist()).decode() + answer[-1]
+        asked = question.search(text[:-5])
+        assert asked is not None, text
+        assert len(answer) == 5
+        assert text.endswith(answer)
+        assert [value for key, value in fact.findall(text) if key == asked[1]] == [answer]
+
+
+def test_a_curriculum_has_its_lengths_and_digits(make_task: Make) -> None:
+    """Lengths beyond the context are cut to it; without digits a stage has the task's."""
+    stages = (
+        "[{share:1,length:32,key_digits:1},{share:1,length:100,key_digits:3},{share:2,length:999}]"
+    )
+    data = _generated(make_task, "keyvalue", f"task.curriculum={stages}").train
+    batches = [batch["inputs"]["input_ids"] for batch in data]
+    shapes = [tuple(batch.shape) for batch in batches]
+    assert shapes == [(16, 32)] * 3 + [(5, 100)] * 3 + [(1, 512)] * 6
+    for batch, digits in zip(batches, [1] * 3 + [3] * 3 + [4] * 6, strict=True):
+        for text in batch:
+            keys = re.findall(r"(\d+)=", bytes(text.tolist()).decode())
+            assert {len(key) for key in keys} == {digits}
+
+
+def test_second_tellings_in_training_are_labels(make_task: Make) -> None:
+    """In a text, a fact that stands there for the second time, and nothing else, is learned."""
+    stages = "task.curriculum=[{share:1,length:64,key_digits:2},{share:1,length:512}]"
+    data = _generated(make_task, "keyvalue", stages).train
+    counts = set()
+    for tokens, labels in _training_texts(data):
+        text, known = bytes(tokens.tolist()).decode(), {}
+        expected = torch.full_like(labels, IGNORED)
+        for found in re.finditer(r"(\d+)=(\d{4,5})", text):
+            first = found.start(2) - 1  # a label is the next token
+            if found[1] in known:
+                answer = known[found[1]]
+                assert answer.startswith(found[2])
+                expected[first : first + 5] = torch.tensor(list(answer.encode()))
+            known[found[1]] = found[2]
+        assert torch.equal(labels, expected)
+        counts.add((len(labels), int((labels != IGNORED).sum()) // 5))
+    # 65 tokens are a question of 9 and 6 facts, 513 a question of 11 and 45: two and 22 told again
+    assert counts == {*((64, n) for n in (1, 2, 3)), *((512, n) for n in (1, 2, 3, 6, 12, 23))}
+
+
+def test_evaluation_tells_every_fact_once_with_keys_of_full_length(make_task: Make) -> None:
+    for data in _generated(make_task, "keyvalue").evaluation.values():
+        assert ((data.labels != IGNORED).sum(1) == 5).all()
+        for text, _ in _texts(data):
+            keys = re.findall(r"(\d+)=\d", text)
+            assert len({*keys}) == len(keys)
+            assert {len(key) for key in keys} == {4}
 
 
 def test_a_seed_gives_the_same_texts_and_evaluation_has_its_own(make_task: Make) -> None:
@@ -100,6 +158,23 @@ def test_a_seed_gives_the_same_texts_and_evaluation_has_its_own(make_task: Make)
         (["task.eval_lengths=[1024]"], "1024 is beyond task.context=512"),
         (["task.eval_depths=[120]"], "are percentages"),
         (["task.shortest=32"], "longer than a text of 32"),
+        (["task.curriculum=[{share:1,length:32}]"], "longer than a text of 32"),
+        (["task.curriculum=[{share:1}]"], "task.curriculum.0: give length, as in"),
+        (["task.curriculum=[{share:0,length:128}]"], "task.curriculum.0.share=0: must be a number"),
+        (
+            ["task.curriculum=[{share:1,length:1.5}]"],
+            "task.curriculum.0.length=1.5: must be tokens",
+        ),
+        (
+            ["task.curriculum=[{share:1,length:128,key_digits:0}]"],
+            r"0.key_digits=0: must be 1 to 18",
+        ),
+        (["task.curriculum=[{share:1,length:128,keys:1}]"], "task.curriculum.0.keys: a stage has"),
+        (["task.curriculum=[{share:1,length:128,key_digits:1}]", "task.names=[a]"], "remove it"),
+        (["task.replay=1.5"], "task.replay=1.5: must be a share"),
+        (["task.key_digits=19"], "task.key_digits=19: must be 1 to 18"),
+        (["task.facts=0"], "task.facts=0: must be 1 or more, or null"),
+        (["task.question='{who}?'"], "{who} is not known"),
     ],
 )
 def test_what_does_not_fit_is_refused(make_task: Make, overrides: list[str], message: str) -> None:

@@ -120,10 +120,11 @@ def test_a_full_disk_is_foreseen(images: FileImages, how: Decoding) -> None:
 
 
 def test_workers_give_the_same_batches(images: FileImages, how: Decoding) -> None:
-    batches = ShuffledBatches(5, 2, total=5, seed=3)
-    alone = list(training_loader(DecodedEachTime(images, LABELS, how), batches))
-    helped = DecodedEachTime(images, LABELS, replace(how, workers=2))
-    for one, other in zip(alone, training_loader(helped, batches), strict=True):
+    alone, helped = (
+        training_loader(ShuffledBatches(DecodedEachTime(images, LABELS, each), 2, total=5, seed=3))
+        for each in (how, replace(how, workers=2))
+    )
+    for one, other in zip(alone, helped, strict=True):
         assert torch.equal(one["inputs"]["pixel_values"], other["inputs"]["pixel_values"])
         assert torch.equal(one["labels"], other["labels"])
 
