@@ -36,14 +36,6 @@ DEVICE int sum_before(int x, int lane) {
 template <int N>
 struct Counts {
   int bins[N], last;
-
-  DEVICE Counts operator+(const Counts& other) const {
-    Counts sum;
-#pragma unroll
-    for (int i = 0; i < N; i++) sum.bins[i] = bins[i] + other.bins[i];
-    sum.last = last + other.last;
-    return sum;
-  }
 };
 
 // From shared memory, aligned to 16 bytes.
@@ -66,15 +58,6 @@ DEVICE int count_all(const Counts<N>& counts) {
 #pragma unroll
   for (int i = 0; i < N; i++) own += counts.bins[i];
   return warp_sum(own) + counts.last;
-}
-
-// Scores at a level.
-template <int N>
-DEVICE int count_at(const Counts<N>& counts, int level, int lane) {
-  int own = 0;
-#pragma unroll
-  for (int i = 0; i < N; i++) own += N * lane + i == level ? counts.bins[i] : 0;
-  return level == 32 * N ? counts.last : warp_sum(own);
 }
 
 // Where a histogram is cut so that `wanted` scores are kept.

@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 Constants = tuple[tuple[str, int], ...]
 _SOURCES = Path(__file__).parent
 _MOST_BLOCKS = 16  # of a cluster on Hopper
-_MOST_SHARED_PERCENT = 100  # of L1: kernels that divide it alike can run side by side
 _ARCHITECTURE = {(9, 0): "sm_90a"}
 
 
@@ -42,12 +41,6 @@ def runs_on(device: torch.device) -> bool:
 def bindings_installed() -> bool:
     """Whether NVRTC and the driver can be called from Python."""
     return find_spec("cuda") is not None and find_spec("cuda.bindings") is not None
-
-
-@cache
-def processors_of(device: int) -> int:
-    """Multiprocessors of a device."""
-    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 @dataclass(frozen=True)
@@ -201,7 +194,6 @@ def load(
     for attribute, value in (
         (attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_bytes),
         (attributes.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1),
-        (attributes.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, _MOST_SHARED_PERCENT),
     ):
         _checked(driver.cuFuncSetAttribute(function, attribute, value))
     return Kernel(function, threads, shared_bytes)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedBackend, PackedCall
-from had.attention.backends.cuda_decode_fused import OneKernel, fits, worthwhile
+from had.attention.backends.cuda_decode_fused import OneKernel, fits, processors_of, worthwhile
 from had.attention.backends.cuda_decode_plan import TwoKernels
 from had.attention.backends.cuda_decode_shape import MOST_ROWS, Shape
 
@@ -47,7 +47,7 @@ class CudaDecodeBackend(PackedBackend):
 @lru_cache(maxsize=256)
 def plan_for(shape: Shape) -> OneKernel | TwoKernels:
     """The launches for calls of a shape, on the current device."""
-    processors = cuda_compile.processors_of(shape.device)
+    processors = processors_of(shape.device)
     if fits(shape, processors) and worthwhile(shape, processors):
         return OneKernel(shape)
     return TwoKernels(shape)

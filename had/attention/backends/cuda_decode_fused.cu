@@ -8,7 +8,6 @@
 // block averages the values of its own kept keys; the blocks' sums are added in fixed order.
 
 #include "cuda_decode_layout.cuh"
-#include "cuda_list.cuh"
 #include "cuda_decode_mask.cuh"
 #include "cuda_decode_keys.cuh"
 #include "cuda_decode_stream.cuh"
@@ -16,23 +15,30 @@
 #include "cuda_decode_values.cuh"
 #include "cuda_decode_mail.cuh"
 #include "cuda_decode_kept.cuh"
-#include "cuda_decode_likely.cuh"
 
-constexpr int FIXED_BYTES = 149500;  // of shared memory that the host reserves beside the scores
+constexpr int FIXED_BYTES = 144000; // of shared memory that the host reserves beside the scores
+constexpr int PICKS = 4096;          // kept keys of a row that a block notes at a time
 constexpr int TEAM = WARPS / ROWS;   // warps that share a row's scores and values
+constexpr int HELPERS = (WARPS - ROWS) / ROWS;  // warps for each row beside the one that settles it
 constexpr int GROUPS = TEAM * 32 / LANES;
 constexpr int SPARE_BYTES = 32;      // between the scores of two rows: they begin in different banks
+
+// A row's kept keys of this split.
+struct Share {
+  int count;  // above and at the level
+  int ties;   // at the level
+};
 
 struct Shared {
   union {
     char ring[WARPS][STAGES][BLOCK_BYTES];
-    Likely likely[ROWS];  // once all keys have been scored
+    u32 picks[ROWS][PICKS];  // once all keys have been scored
   };
   alignas(16) float sums[WARPS][VALUE];
-  alignas(16) Histograms histograms;
+  alignas(16) Histogram histogram[ROWS];
   Row row[ROWS];
-  int room[ROWS];    // for this split's keys at the level
-  int picked[ROWS];  // of the listed keys
+  Share share[ROWS];
+  u32 found[WARPS];  // by a warp in the scores it looks through
 };
 static_assert(sizeof(Shared) % 16 == 0 && sizeof(Shared) <= FIXED_BYTES,
               "the host reserves less than the kernel needs");
@@ -42,19 +48,14 @@ DEVICE void clear(void* memory, int bytes) {
   for (int i = threadIdx.x * 16; i < bytes; i += THREADS * 16) *(uint4*)((char*)memory + i) = uint4{};
 }
 
-// The keys of a warp.
-DEVICE Range range_of(const Arguments& a, int split, int batch, int warp) {
+// Scores the keys of a warp.
+DEVICE void score(Shared& s, u8* kept_scores, int stride, const Arguments& a, int split, int head,
+                  int batch, int warp, int lane) {
+  const Ring ring(s.ring[warp][0], lane);
+  const u8* mask = a.mask + batch * a.mask_batch;
   const int first = split * a.split_keys, end = min(a.keys, first + a.split_keys);
   const int begin = first + warp * a.range_keys;
-  const u8* mask = a.mask + batch * a.mask_batch;
-  return {begin, max(0, min(a.range_keys, end - begin)), 0, nullptr, mask + begin};
-}
-
-// Scores the keys of a warp.
-DEVICE void score(Shared& s, u8* kept_scores, int stride, const Arguments& a, Range range, int split,
-                  int head, int batch, int warp, int lane) {
-  const Ring ring(s.ring[warp][0], lane);
-  const int first = split * a.split_keys;
+  Range range = {begin, max(0, min(a.range_keys, end - begin)), 0, nullptr, mask + begin};
   if (MASKED) leave_out_padding(range, lane);
   range.words = key_words(a, batch, head, range.start);
   const char* words = (const char*)range.words + lane * 16;
@@ -62,11 +63,10 @@ DEVICE void score(Shared& s, u8* kept_scores, int stride, const Arguments& a, Ra
   for (int b = 0; b < STAGES; b++)
     ring.fill(b, words + b * BLOCK_BYTES, range.count - b * BLOCK_KEYS);
   const Lane l(a, head, batch);
-  Histogram* histogram = s.histograms.of_lane(lane);
   __syncthreads();  // scores and histogram are cleared
   stream<1>(ring, range, l, [&](const Scores& scores, int key, int left) {
     const u32 allowed = MASKED || left < BLOCK_KEYS ? range.allows(key - range.start) : 255;
-    keep_scores(l, scores, allowed, kept_scores + key - first, stride, histogram);
+    keep_scores(l, scores, allowed, kept_scores + key - first, stride, s.histogram);
   });
 }
 
@@ -76,63 +76,54 @@ DEVICE void settle(Shared& s, const Arguments& a, const Mail& mail, int r, int s
   const AllCounts counts(mail, a.splits, split, lane);
   const int keep = keys_to_keep(a, MASKED ? count_all(counts.all) : a.keys);
   const Row row = settled(counts.all, keep, per_match, lane);
-  const int room = max(0, row.room - count_at(counts.before, row.level, lane));
-  if (lane == 0) s.row[r] = row, s.room[r] = room;
+  const Found own = found_in(counts_of<4>(s.histogram[r].bins, lane), row.level, lane);
+  const Found before = found_in(counts.before, row.level, lane);
+  const int ties = max(0, min(row.room - before.ties, own.ties));
+  if (lane == 0) s.row[r] = row, s.share[r] = {own.above + ties, ties};
 }
 
-// By one of a row's helpers, while the other splits' counts are on their way: lists the keys that may be
-// kept, and brings the values of those closer that would be if all splits were alike.
-DEVICE void list_likely(Shared& s, const Arguments& a, const u8* scores, int split, const char* values,
-                        int r, int helper, int lane) {
-  constexpr float OF_ONE_SPLIT = 256;  // keys that often lie side by side
-  const Counts<4> counts = s.histograms.counts(r, lane);
-  const float keep = max((float)a.keep, (float)a.share * a.keys), expected = keep / a.splits;
-  const int wanted = (int)max(2 * expected, min(keep, OF_ONE_SPLIT));
-  const int level = max(find_cut(counts, wanted, lane).level, 0);
-  const int closer = find_cut(counts, (int)(1.5f * expected) + 1, lane).level;
-  s.likely[r].list(scores, 0, a.split_keys, split * a.split_keys, level, helper, lane,
-                   [&](int byte, int key) {
-                     const char* value = values + key * a.value_key * VALUE_BYTES;
-                     if (byte > closer + 1) bring_closer(value, VALUE * VALUE_BYTES);
-                   });
-}
-
-// Whether all keys have been listed that may be kept.
-DEVICE bool all_listed(const Shared& s) {
-  bool all = true;
-  for (int r = 0; r < ROWS; r++) all &= s.likely[r].complete(s.row[r].level);
-  return all;
-}
-
-// Lists STRETCH keys of the split from `begin` on, by their rows' levels.
-DEVICE void list_again(Shared& s, const Arguments& a, const u8* kept_scores, int stride, int split,
-                       int begin, int warp, int lane) {
-  const Helper own(warp);
-  const int r = own.row, end = min(a.split_keys, begin + STRETCH);
-  __syncthreads();  // all warps have done with the lists before
-  if (own.helps)
-    s.likely[r].list(kept_scores + r * stride, begin, end, split * a.split_keys, s.row[r].level,
-                     own.number, lane, [](int, int) {});
-  __syncthreads();
+// By the warps that do not settle a row, while the other splits' counts are on their way: brings the
+// values of those keys closer that would be kept if all splits were alike.
+DEVICE void guess(const Shared& s, const Arguments& a, const u8* kept_scores, int stride, int split,
+                  const char* values, int warp, int lane) {
+  const int r = (warp - ROWS) % ROWS, helper = (warp - ROWS) / ROWS;
+  if (helper >= HELPERS) return;
+  const float expected = max((float)a.keep, (float)a.share * a.keys) / a.splits;
+  const int wanted = (int)(1.5f * expected) + 1;  // and fewer than that are above the level
+  const int level = find_cut(counts_of<4>(s.histogram[r].bins, lane), wanted, lane).level;
+  const Section section(kept_scores + r * stride, a.split_keys, helper * 32 + lane, HELPERS * 32);
+  section.walk(level + 1, [&](int place, int) {
+    const i64 key = (i64)split * a.split_keys + place;
+    bring_closer(values + key * a.value_key * VALUE_BYTES, VALUE * VALUE_BYTES);
+  });
 }
 
 // Adds up the weighted values of this split's kept keys, a team's row each.
 DEVICE void average(Shared& s, const Arguments& a, const u8* kept_scores, int stride, int split,
                     const char* values, int warp, int lane) {
-  const bool idle = warp >= TEAM * ROWS, listed = all_listed(s);
-  const int r = idle ? 0 : warp / TEAM, worker = warp % TEAM * 32 + lane;
+  const bool idle = warp >= TEAM * ROWS;
+  const int r = idle ? 0 : warp / TEAM, member = warp % TEAM, worker = member * 32 + lane;
   const Row row = s.row[r];
+  const Share share = idle ? Share{} : s.share[r];
+  const Section section(kept_scores + r * stride, idle ? 0 : a.split_keys, worker, TEAM * 32);
+  const u32 found = section.count(row.level).packed();
+  u32 before = sum_before((int)found, lane);
+  const u32 whole = __reduce_add_sync(ALL, found);
+  if (lane == 0) s.found[warp] = whole;
+  __syncthreads();
+  for (int k = warp - member; k < warp; k++) before += s.found[k];
+
+  int most = 0;
+  for (int k = 0; k < ROWS; k++) most = max(most, s.share[k].count);
   Sum sum = {};
-  int ties = 0;
-  for (int begin = 0; begin < a.split_keys; begin += listed ? a.split_keys : STRETCH) {
-    if (!listed) list_again(s, a, kept_scores, stride, split, begin, warp, lane);
-    if (warp < ROWS) {
-      const int picked = s.likely[warp].pick(s.row[warp].level, s.room[warp], ties, lane);
-      if (lane == 0) s.picked[warp] = picked;
-    }
+  for (int from = 0; from < most; from += PICKS) {
+    if (found)
+      section.pick(s.picks[r], unpacked(before), row.level, share.ties, from, from + PICKS,
+                   split * a.split_keys);
     __syncthreads();
-    gather<GROUPS, 8>(sum, row, s.likely[r].picks, idle ? 0 : s.picked[r], values,
+    gather<GROUPS, 8>(sum, row, s.picks[r], min(PICKS, share.count - from), values,
                       a.value_key * VALUE_BYTES, worker / LANES, lane);
+    __syncthreads();  // the picks have been used
   }
   add_lanes(s.sums[warp], sum, lane);
   __syncthreads();
@@ -149,25 +140,22 @@ attend(const __grid_constant__ Arguments a) {
   const int stride = a.split_keys + SPARE_BYTES;
   const auto head_of = [&](int r) { return head * GROUP + r % GROUP; };
   let_next_kernel_start();
-  const Range range = range_of(a, split, batch, warp);
-  bring_first_closer(key_words(a, batch, head, range.start), range.count, lane);
-  clear(&s.histograms, sizeof(s.histograms));
+  clear(s.histogram, sizeof(s.histogram));
   clear(kept_scores, ROWS * stride);
   wait_for_earlier_kernels();
 
   const float per_match = warp < ROWS ? log2_per_match(a, batch, head_of(warp)) : 0.f;
-  score(s, kept_scores, stride, a, range, split, head, batch, warp, lane);
+  score(s, kept_scores, stride, a, split, head, batch, warp, lane);
   __syncthreads();
   for (int i = threadIdx.x; i < ROWS * COUNT_WORDS; i += THREADS) {
-    const int r = i / COUNT_WORDS, word = i % COUNT_WORDS;
-    Mail(a, first + r, rows)
-        .post_counts(split, word, s.histograms.count(r, 2 * word), s.histograms.count(r, 2 * word + 1));
+    const int r = i / COUNT_WORDS;
+    Mail(a, first + r, rows).post_counts(split, i % COUNT_WORDS, s.histogram[r].bins);
   }
   const char* values = a.value + (batch * a.value_batch + head * a.value_head) * VALUE_BYTES;
   if (warp < ROWS)
     settle(s, a, Mail(a, first + warp, rows), warp, split, per_match, lane);
-  else if (const Helper own(warp); own.helps)
-    list_likely(s, a, kept_scores + own.row * stride, split, values, own.row, own.number, lane);
+  else
+    guess(s, a, kept_scores, stride, split, values, warp, lane);
   __syncthreads();
   average(s, a, kept_scores, stride, split, values, warp, lane);
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedCall
-from had.attention.backends.cuda_decode_plan import SAMPLED_KEYS
 from had.attention.backends.cuda_decode_shape import MOST_ROWS, Arguments, Shape
 
 THREADS = 512
-FIXED_BYTES = 149_500  # of shared memory, beside the scores
+FIXED_BYTES = 144_000  # of shared memory, beside the scores
 MOST_BYTES = 232_448  # that a block may have on Hopper
 _WARPS = THREADS // 32
 _SPARE_BYTES = 32  # between the scores of two rows
 _MOST_SPLIT_KEYS = 2**16 - 2**11  # 16 bits count them
 _LEAST_SPLIT_KEYS = 512  # fewer are not worth another block's mail
-_MOST_PICKS = 1024  # kept keys of all rows, for a block; two kernels gather more faster
+_MOST_PICKS = 768  # kept keys of all rows, for a block; more are gathered faster by two kernels
 _ROW_WORDS = 66 + 128  # of a split's mail about a row: its histogram and its sums
 
 
@@ -29,7 +29,7 @@ class OneKernel:
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
         kernel = shape.kernel("fused", "attend", THREADS, MOST_BYTES)
-        a = template(shape, splits_of(shape, cuda_compile.processors_of(shape.device)))
+        a = template(shape, splits_of(shape, processors_of(shape.device)))
         self._launch = cuda_compile.Launch(
             kernel,
             (a.splits, shape.groups, shape.batch),
@@ -59,12 +59,7 @@ def fits(shape: Shape, processors: int) -> bool:
 
 
 def worthwhile(shape: Shape, processors: int) -> bool:
-    """Whether one kernel is faster than two for a shape that fits.
-
-    It is where two would list every key, and where there is little to gather.
-    """
-    if shape.keys <= SAMPLED_KEYS:
-        return True
+    """Whether a shape that fits has so little to gather that one kernel is faster than two."""
     a = template(shape, splits_of(shape, processors))
     return shape.rows * shape.most_kept <= _MOST_PICKS * a.splits
 
@@ -95,6 +90,11 @@ def mail_words(splits: int) -> int:
     return splits * MOST_ROWS * _ROW_WORDS
 
 
+@cache
+def processors_of(device: int) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
 class _Mailboxes:
     """The kernel's mail, all ones between launches: one for a stream, one for a captured graph.
 
@@ -109,7 +109,7 @@ class _Mailboxes:
         capture = cuda_compile.capture_of(stream) if capturing else 0
         kept, box = self._boxes.get((device, stream, capturing), (None, None))
         if box is None or kept != capture:
-            words = mail_words(cuda_compile.processors_of(device))
+            words = mail_words(processors_of(device))
             box = torch.full((words,), -1, dtype=torch.int32, device=f"cuda:{device}")
             self._boxes[device, stream, capturing] = capture, box
         return box

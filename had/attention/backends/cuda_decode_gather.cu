@@ -37,7 +37,6 @@ DEVICE void combine(Shared& s, Sum& sum, void* output, i64 place, int warp, int 
     if (v < VALUE) s.part[v] = whole;
     cluster_barrier();
     if (rank == 0 && v < VALUE)
-#pragma unroll 4
       for (int block = 1; block < blocks; block++) whole += load_remote(&s.part[v], block);
     cluster_barrier();  // no block ends before its sums have been read
   }
@@ -54,9 +53,8 @@ gather_values(const __grid_constant__ Arguments a) {
   const int head = blockIdx.y / ROWS, r = blockIdx.y % ROWS, batch = blockIdx.z;
   const int h = head * GROUP + r % GROUP, groups = gridDim.y / ROWS;
   const i64 row = (i64)(batch * groups + head) * ROWS + r;
-  wait_for_earlier_kernels();
-  let_next_kernel_start();  // if it follows, all before this one has ended: it need not wait
   const float per_match = log2_per_match(a, batch, h);
+  wait_for_earlier_kernels();
 
   add_up(s, a, row, warp, lane);
   const int ranges = a.splits * RANGES, count = s.first[ranges];

@@ -12,23 +12,6 @@ struct Histogram {
   int bins[BINS];  // aligned to 16 bytes
 };
 
-// The rows' histograms, in two parts for neighbours that score the same row: lanes that count the same
-// score wait for each other, and the most frequent ones are many. Parts and rows that are counted
-// together have their middles in different banks.
-struct Histograms {
-  Histogram part[2][ROWS | 1];
-
-  DEVICE Histogram* of_lane(int lane) { return part[lane / STEP & 1]; }
-
-  DEVICE int count(int r, int score) const {
-    return part[0][r].bins[score] + part[1][r].bins[score];
-  }
-
-  DEVICE Counts<4> counts(int r, int lane) const {
-    return counts_of<4>(part[0][r].bins, lane) + counts_of<4>(part[1][r].bins, lane);
-  }
-};
-
 // Keeps the scores of a lane's keys for its two rows, and counts them. Bit j of `allowed`: key j counts.
 // `place`: of the first key, among the scores of a row, which are `stride` apart.
 DEVICE void keep_scores(const Lane& l, const Scores& scores, u32 allowed, u8* place, int stride,
@@ -46,3 +29,48 @@ DEVICE void keep_scores(const Lane& l, const Scores& scores, u32 allowed, u8* pl
       atomicAdd(counts + __byte_perm(j < 4 ? x.x : x.y, 0, 0x4440 | j % 4), 1);
   }
 }
+
+// A part of a row's scores that one lane looks through, of several lanes in order. Its length is an odd
+// multiple of 16: lanes that read together do so from different banks.
+struct Section {
+  const u8* scores;
+  int begin, end;
+
+  DEVICE Section(const u8* scores, int keys, int worker, int workers) : scores(scores) {
+    const int length = ((keys + 16 * workers - 1) / (16 * workers) | 1) * 16;
+    begin = min(keys, worker * length), end = min(keys, begin + length);
+  }
+
+  DEVICE uint4 at(int i) const { return *(const uint4*)(scores + i); }
+
+  DEVICE Found count(int level) const {
+    Found found = {0, 0};
+    for (int i = begin; i < end; i += 16) {
+      const uint4 x = at(i);
+      const int above = count_reaching(x, level + 2);
+      found.above += above, found.ties += count_reaching(x, level + 1) - above;
+    }
+    return found;
+  }
+
+  // Calls visit(place among the scores, score) for those that reach the level, in order.
+  template <class Visit>
+  DEVICE void walk(int level, Visit visit) const {
+    for (int i = begin; i < end; i += 16)
+      for (u32 hits = reaching(at(i), level + 1); hits; hits &= hits - 1) {
+        const int place = i + __ffs(hits) - 1;
+        visit(place, scores[place] - 1);
+      }
+  }
+
+  // Notes the kept keys numbered from .. to - 1 of the split. `before`: found in the sections before
+  // this one. `ties`: how many of the split's ties are kept, the lowest index first.
+  DEVICE void pick(u32* picks, Found before, int level, int ties, int from, int to, int split) const {
+    walk(level, [&](int place, int score) {
+      const int number = before.above + min(before.ties, ties);
+      if ((score > level || before.ties < ties) && from <= number && number < to)
+        picks[number - from] = (u32)score << 24 | (split + place);
+      before.above += score > level, before.ties += score == level;
+    });
+  }
+};

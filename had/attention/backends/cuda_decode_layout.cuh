@@ -36,7 +36,6 @@ struct Arguments {
   int heads, tokens, keys, keep;
   int splits, split_keys, range_keys;
   int sampled;         // whether a sample tells which keys to list; if not, all are
-  int follows;         // whether the kernel ahead is of another part of the step
 };
 
 // As `keys_to_keep`: a number, or the ceiling of a share of the allowed keys; never more than allowed.

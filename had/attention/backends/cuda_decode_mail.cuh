@@ -38,8 +38,8 @@ struct Mail {
   }
 
   // A split has fewer than 2^16 - 1 keys, so that no word is EMPTY.
-  DEVICE void post_counts(int split, int word, int even, int odd) const {
-    post(counts + split * COUNT_WORDS + word, even | odd << 16);
+  DEVICE void post_counts(int split, int word, const int* histogram) const {
+    post(counts + split * COUNT_WORDS + word, histogram[2 * word] | histogram[2 * word + 1] << 16);
   }
 
   DEVICE void post_sum(int split, int v, float sum) const {

@@ -12,10 +12,11 @@ struct Row {
 struct Found {
   int above, ties;
 
-  DEVICE Found operator+(const Found& other) const {
-    return {above + other.above, ties + other.ties};
-  }
+  // In one word, to be added up together: of fewer than 2^16 keys.
+  DEVICE u32 packed() const { return above | ties << 16; }
 };
+
+DEVICE Found unpacked(u32 word) { return {(int)(word & 0xffff), (int)(word >> 16)}; }
 
 DEVICE float log2_per_match(const Arguments& a, int batch, int h) {
   const float gain = a.gain ? a.gain[batch * a.gain_batch + h * a.gain_head] : a.gain_number;

@@ -124,8 +124,7 @@ struct Lists {
   }
 };
 
-// So few registers that two blocks have room beside one of kernel 2, at work on another part of the step.
-extern "C" __global__ void __launch_bounds__(THREADS, 4)
+extern "C" __global__ void __launch_bounds__(THREADS, 3)
 score_keys(const __grid_constant__ Arguments a) {
   SHARED_MEMORY(memory);
   Shared& s = *(Shared*)memory;
@@ -134,16 +133,14 @@ score_keys(const __grid_constant__ Arguments a) {
   for (int i = threadIdx.x; i < ROWS * BINS; i += THREADS) s.histogram[i / BINS][i % BINS] = 0;
   if (threadIdx.x < ROWS) s.level[threadIdx.x] = 0;
   if (threadIdx.x == 0) s.allowed = 0;
-  let_next_kernel_start();
-  const u8* mask = a.mask + batch * a.mask_batch;
-  const int begin = (split * RANGES + warp) * a.range_keys;
-  Range range = {begin, max(0, min(a.range_keys, a.keys - begin)), 0, nullptr, mask + begin};
-  if (!MASKED) bring_first_closer(key_words(a, batch, head, begin), range.count, lane);
-  if (!a.follows) wait_for_earlier_kernels();
+  let_next_kernel_start();  // this one was launched after all before it had ended
 
   const Ring ring(s.ring[warp][0], lane);
   const int sampled = a.sampled ? SAMPLE_BLOCKS : 0;
   for (int b = 0; b < sampled; b++) fill_with_sample(ring, a, key_words(a, batch, head, 0), warp, b);
+  const u8* mask = a.mask + batch * a.mask_batch;
+  const int begin = (split * RANGES + warp) * a.range_keys;
+  Range range = {begin, max(0, min(a.range_keys, a.keys - begin)), 0, nullptr, mask + begin};
   if (MASKED) leave_out_padding(range, lane);
   range.words = key_words(a, batch, head, range.start);
   const char* words = (const char*)range.words + lane * 16;
@@ -177,5 +174,4 @@ score_keys(const __grid_constant__ Arguments a) {
     a.histogram[((row + i / BINS) * a.splits + split) * BINS + i % BINS] =
         s.histogram[i / BINS][i % BINS];
   if (MASKED && threadIdx.x == 0) a.allowed[row / ROWS * a.splits + split] = s.allowed;
-  wait_for_earlier_kernels();  // for whoever waits for this one
 }

@@ -161,7 +161,6 @@ class Arguments(ctypes.Structure):
         ("gain_number", ctypes.c_float),
         *((name, ctypes.c_int) for name in ("heads", "tokens", "keys", "keep")),
         *((name, ctypes.c_int) for name in ("splits", "split_keys", "range_keys", "sampled")),
-        ("follows", ctypes.c_int),
     ]
 
     def point_to(self, call: PackedCall, query: Tensor, output: Tensor) -> None:
@@ -172,16 +171,6 @@ class Arguments(ctypes.Structure):
             self.mask = call.mask.data_ptr()
         if isinstance(call.gain, Tensor):
             self.gain = call.gain.data_ptr()
-
-    def skip(self, groups: int, shape: Shape) -> None:
-        """Move the addresses beyond the first key heads, and the query heads that share them."""
-        heads = groups * shape.heads // shape.groups
-        self.query += heads * self.query_head * 4
-        self.key += groups * self.key_head * 4
-        self.value += groups * self.value_head * shape.dtype.itemsize
-        self.output += heads * shape.tokens * shape.width * shape.output_dtype.itemsize
-        if self.gain:
-            self.gain += heads * self.gain_head * 4
 
 
 def _stride(x: Tensor, dim: int, size: int) -> int:

@@ -45,13 +45,6 @@ struct Ring {
   }
 };
 
-// Brings a range's first keys to the L2 cache while the kernel waits for earlier ones. Not a read: one
-// that still appends a key writes it to that cache, too.
-DEVICE void bring_first_closer(const u32* words, int keys, int lane) {
-  const int bytes = min(keys * WORDS * 4, STAGES * BLOCK_BYTES) & -16;
-  if (lane == 0 && bytes) bring_closer(words, bytes);
-}
-
 // The part of the range between its first and last allowed key, in whole blocks.
 DEVICE void leave_out_padding(Range& range, int lane) {
   const Span span = allowed_span(range.mask, range.count, lane);

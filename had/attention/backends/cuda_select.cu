@@ -7,15 +7,13 @@
 // and the scores are read again. Compile-time constants: THREADS, SHARED_BYTES.
 
 #include "cuda_common.cuh"
-#include "cuda_list.cuh"
 
 constexpr int WARPS = THREADS / 32;
 constexpr int LISTED = 512;           // entries of a warp's list
 constexpr int BINS = 260;             // 0 .. 255 and an empty one, padded to 16 bytes
-constexpr int BLOCK = 512;            // scores that a warp looks at together, 16 a lane
-constexpr int STAGES = 8;             // blocks of a warp that are under way
-constexpr int SAMPLED = 8;            // scores of a thread's sample, which follow each other
-static_assert(WARPS <= 32, "lane w stands for warp w");
+constexpr int DEPTH = 4;              // loads of 16 bytes that a lane has in flight
+constexpr int BLOCK = 512;            // scores that a warp loads at a time
+static_assert(WARPS == 32, "warp r's lane w stands for warp w");
 
 struct Arguments {
   const u8* scores;  // (rows, count), rows contiguous and 16-byte aligned
@@ -25,7 +23,6 @@ struct Arguments {
 };
 
 struct Shared {
-  u8 ring[WARPS][STAGES][BLOCK];
   u32 list[WARPS][LISTED];
   alignas(16) int sample[BINS];
   alignas(16) int histogram[BINS];
@@ -40,154 +37,172 @@ struct Range {
   int start, count;
 };
 
-// A lane's part of the warp's blocks, copied ahead of their use by the lane itself.
-struct Ring {
-  u8* memory;
-  int lane;
-
-  DEVICE u8* stage(int block) const { return memory + block % STAGES * BLOCK + lane * 16; }
-
-  DEVICE void fill(const Range& range, int block) const {
-    const int at = block * BLOCK + lane * 16;
-    if (at < range.count) copy_16(stage(block), range.scores + at);
-    close_copies();
+DEVICE void load(uint4 (&v)[DEPTH], const Range& range, int first, int lane) {
+#pragma unroll
+  for (int i = 0; i < DEPTH; i++) {
+    const int at = first + i * BLOCK + lane * 16;
+    v[i] = at < range.count ? __ldg((const uint4*)(range.scores + at)) : uint4{};
   }
+}
 
-  DEVICE void begin(const Range& range) const {
-#pragma unroll 1
-    for (int block = 0; block < STAGES; block++) fill(range, block);
+DEVICE u64 sum_before(u64 x, int lane) {
+  u64 sum = x;
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const u64 other = __shfl_up_sync(ALL, sum, step);
+    if (lane >= step) sum += other;
   }
-};
+  return sum - x;
+}
 
-// Lists the scores of a range that reach the level; the ring has begun to copy them.
-DEVICE void collect(List<LISTED>& list, int* histogram, const Ring& ring, const Range& range, u32 level) {
-  list.count = 0;
-#pragma unroll 1
-  for (int block = 0; block * BLOCK < range.count; block++) {
-    wait_for_copies<STAGES - 1>();
-    const u8* scores = ring.stage(block);
-    const int index = block * BLOCK + ring.lane * 16;
-    const u32 hits = index < range.count ? reaching(*(const uint4*)scores, level) : 0;
-    list.append(hits, scores, index, ring.lane, [&](int score, int) {
-      atomicAdd(histogram + score, 1);
-    });
-    ring.fill(range, block + STAGES);
+// Appends those of DEPTH loaded blocks' scores that reach the level, in order of their index.
+DEVICE void append(Shared& s, u32* list, int& listed, const Range& range, const uint4 (&v)[DEPTH],
+                   int first, u32 level, int lane) {
+  u64 hits = 0, counts = 0;  // a bit for each score, 16 bits of count for each block
+#pragma unroll
+  for (int i = 0; i < DEPTH; i++) {
+    const u32 own = reaching(v[i], level);
+    if (first + i * BLOCK + lane * 16 < range.count) {
+      hits |= (u64)own << 16 * i;
+      counts |= (u64)__popc(own) << 16 * i;
+    }
+  }
+  if (!__any_sync(ALL, hits != 0)) return;
+  const u64 before = sum_before(counts, lane);
+  const u64 total = __shfl_sync(ALL, before + counts, 31);
+  u64 place = before;  // of a block's next entry
+#pragma unroll
+  for (int i = 0; i < DEPTH; i++) {
+    place += (u64)min(listed, LISTED) << 16 * i;
+    listed += total >> 16 * i & 0xffff;
+  }
+  for (; hits; hits &= hits - 1) {
+    const int bit = __ffsll(hits) - 1, block = bit / 16;
+    const int at = first + block * BLOCK + lane * 16 + bit % 16;
+    const u32 score = range.scores[at], slot = place >> 16 * block & 0xffff;
+    if (slot < LISTED) list[slot] = score << 24 | at;
+    place += 1ull << 16 * block;
+    atomicAdd(&s.histogram[score], 1);
+  }
+}
+
+DEVICE int collect(Shared& s, u32* list, const Range& range, const uint4 (&loaded)[DEPTH], u32 level,
+                   int lane) {
+  int listed = 0;
+  append(s, list, listed, range, loaded, 0, level, lane);
+  for (int first = DEPTH * BLOCK; first < range.count; first += DEPTH * BLOCK) {
+    uint4 v[DEPTH];
+    load(v, range, first, lane);
+    append(s, list, listed, range, v, first, level, lane);
   }
   __syncwarp();
+  return listed;
 }
 
-// Calls visit(over, tie, index) for the scores of a range that may be kept, in order: bit j of `over` is
-// set if the lane's score `index` + j is above the level, of `tie` if it is at the level. They come from
-// the list, or, if it was too short, from all scores.
+// Calls visit(real, score, index in the range), 32 lanes at a time, in order: from the list, or from
+// all scores if the list was too short.
 template <class Visit>
-DEVICE void walk(const Range& range, const List<LISTED>& list, int level, int lane, Visit visit) {
-  if (list.count <= LISTED) {
-    for (int i = lane; i - lane < list.count; i += 32) {
-      const u32 entry = i < list.count ? list.entries[i] : 0;
-      const int score = i < list.count ? entry >> 24 : -1;
-      visit(score > level, score == level, entry & 0xffffff);
-    }
-    return;
-  }
-#pragma unroll 1
-  for (int i = 16 * lane; i - 16 * lane < range.count; i += BLOCK) {
-    const uint4 scores = i < range.count ? *(const uint4*)(range.scores + i) : uint4{};
-    const u32 reached = i < range.count ? reaching(scores, level) : 0;
-    const u32 over = level < 255 ? reached & reaching(scores, level + 1) : 0;
-    visit(over, reached & ~over, i);
+DEVICE void walk(const Range& range, const u32* list, int listed, int lane, Visit visit) {
+  const bool short_list = listed > LISTED;
+  const int count = short_list ? range.count : listed;
+  for (int first = 0; first < count; first += 32) {
+    const int i = first + lane;
+    const bool real = i < count;
+    const u32 entry = !real ? 0 : short_list ? (u32)range.scores[i] << 24 | i : list[i];
+    visit(real, (int)(entry >> 24), (int)(entry & 0xffffff));
   }
 }
 
-// The level that a little more than n scores should reach, from eight scores a thread, spread evenly
+// The level that a little more than n scores should reach, from four scores a thread, spread evenly
 // over the row: the same in all blocks of the cluster, which need not meet for it.
-DEVICE uint2 sampled_scores(const Arguments& a) {
-  const int places = a.count / SAMPLED, at = (int)((i64)threadIdx.x * places / THREADS);
-  return __ldg((const uint2*)(a.scores + blockIdx.y * a.row) + at);
+DEVICE u32 sampled_word(const Arguments& a) {
+  const int words = a.count / 4, at = (int)((i64)threadIdx.x * words / THREADS);
+  return __ldg((const u32*)(a.scores + blockIdx.y * a.row) + at);
 }
 
-DEVICE void take_sample(Shared& s, const uint2& scores) {
+DEVICE void take_sample(Shared& s, u32 word) {
 #pragma unroll
-  for (int i = 0; i < SAMPLED; i++)
-    atomicAdd(&s.sample[__byte_perm(scores.x, scores.y, 0x4440 | i) & 255], 1);
+  for (int b = 0; b < 4; b++) atomicAdd(&s.sample[word >> 8 * b & 255], 1);
 }
 
 DEVICE void find_level(Shared& s, const Arguments& a, int lane) {
-  const float expected = (float)a.keep * (SAMPLED * THREADS) / a.count;
+  const float expected = (float)a.keep * (4 * THREADS) / a.count;
   const Cut cut = find_cut(counts_of<8>(s.sample, lane), sample_goal(expected), lane);
   if (lane == 0) s.level = max(cut.level, 0);
 }
 
-// The sum of the histograms of the cluster's first `blocks` blocks.
-DEVICE Counts<8> cluster_counts(const int* histogram, int blocks, int lane) {
-  Counts<8> counts = {};
-#pragma unroll 4
+// The histogram of all blocks of the cluster. `before`: the share of those of lower rank, whose
+// scores come first.
+struct ClusterCounts {
+  Counts<8> all, before;
+};
+
+DEVICE ClusterCounts cluster_counts(const int* histogram, int rank, int blocks, int lane) {
+  ClusterCounts counts = {};
+#pragma unroll 8
   for (int block = 0; block < blocks; block++)
 #pragma unroll
     for (int part = 0; part < 8; part += 4) {
       const int4 v = load_remote4(histogram + 8 * lane + part, block);
-      counts.bins[part] += v.x, counts.bins[part + 1] += v.y;
-      counts.bins[part + 2] += v.z, counts.bins[part + 3] += v.w;
+      const int own[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        counts.all.bins[part + i] += own[i];
+        counts.before.bins[part + i] += block < rank ? own[i] : 0;
+      }
     }
   return counts;
 }
 
-// By one warp, from the row's histogram.
-DEVICE void settle(Shared& s, const Arguments& a, const Counts<8>& counts, int attempt, int lane) {
-  const Cut cut = find_cut(counts, a.keep, lane);
+DEVICE void settle(Shared& s, const Arguments& a, int attempt, int rank, int blocks, int lane) {
+  const ClusterCounts counts = cluster_counts(s.histogram, rank, blocks, lane);
+  const Cut cut = find_cut(counts.all, a.keep, lane);
+  int above = 0, ties = 0;  // in the blocks of lower rank
+#pragma unroll
+  for (int i = 0; i < 8; i++) {
+    above += 8 * lane + i > cut.level ? counts.before.bins[i] : 0;
+    ties += 8 * lane + i == cut.level ? counts.before.bins[i] : 0;
+  }
+  above = warp_sum(above), ties = warp_sum(ties);
   if (lane) return;
   s.lacking = cut.level < 0;
   s.level = !s.lacking ? cut.level : attempt ? 0 : max(0, s.level - 16);
   s.room = a.keep - cut.above;
+  s.above_before = above, s.ties_before = ties;
 }
 
-// By another one, from the histogram of the blocks of lower rank, whose scores come first.
-DEVICE void settle_before(Shared& s, const Counts<8>& counts, int lane) {
-  int above = 0, ties = 0;
-#pragma unroll
-  for (int i = 0; i < 8; i++) {
-    above += 8 * lane + i > s.level ? counts.bins[i] : 0;
-    ties += 8 * lane + i == s.level ? counts.bins[i] : 0;
-  }
-  above = warp_sum(above), ties = warp_sum(ties);
-  if (lane == 0) s.above_before = above, s.ties_before = ties;
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 topn_indices(const __grid_constant__ Arguments a) {
   SHARED_MEMORY(memory);
   Shared& s = *(Shared*)memory;
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int rank = cluster_rank(), blocks = gridDim.x;
+  const u32 below = (1u << lane) - 1;
   let_next_kernel_start();
-  for (int i = threadIdx.x; i < BINS; i += THREADS) s.sample[i] = s.histogram[i] = 0;
+  wait_for_earlier_kernels();
+
   const int length = (a.count + blocks * WARPS * BLOCK - 1) / (blocks * WARPS * BLOCK) * BLOCK;
   Range range;
   range.start = (rank * WARPS + warp) * length;
   range.count = max(0, min(length, a.count - range.start));
   range.scores = a.scores + blockIdx.y * a.row + range.start;
-  const Ring ring = {s.ring[warp][0], lane};
-  // Not a read: an earlier kernel that still writes scores writes them to the L2 cache, too.
-  if (lane == 0 && range.count) bring_closer(range.scores, min(range.count, STAGES * BLOCK));
-  wait_for_earlier_kernels();
-
-  const uint2 sampled = sampled_scores(a);  // before all others, or it would queue behind them
-  ring.begin(range);
+  const u32 word = sampled_word(a);
+  uint4 loaded[DEPTH];
+  load(loaded, range, 0, lane);
+  for (int i = threadIdx.x; i < BINS; i += THREADS) s.sample[i] = s.histogram[i] = 0;
   __syncthreads();
-  take_sample(s, sampled);
+  take_sample(s, word);
   __syncthreads();
   if (warp == 0) find_level(s, a, lane);
   __syncthreads();
 
-  List<LISTED> list = {s.list[warp], 0};
-  Counts<8> counts;
+  int listed;
   for (int attempt = 0;; attempt++) {
-    collect(list, s.histogram, ring, range, s.level);
+    listed = collect(s, s.list[warp], range, loaded, s.level, lane);
     cluster_barrier();
-    if (warp < 2) counts = cluster_counts(s.histogram, warp ? rank : blocks, lane);
-    if (warp == 0) settle(s, a, counts, attempt, lane);
+    if (warp == 0) settle(s, a, attempt, rank, blocks, lane);
     __syncthreads();
     if (!s.lacking) break;
-    ring.begin(range);
     cluster_barrier();  // before the histograms that other blocks read are cleared
     for (int i = threadIdx.x; i < BINS; i += THREADS) s.histogram[i] = 0;
     __syncthreads();
@@ -195,28 +210,24 @@ topn_indices(const __grid_constant__ Arguments a) {
 
   cluster_arrive();  // has read the other blocks' counts: `cluster_wait` below lets them go
 
-  if (warp == 1) settle_before(s, counts, lane);
   const int level = s.level, room = s.room;
   int above = 0, ties = 0;
-  walk(range, list, level, lane, [&](u32 over, u32 tie, int) {
-    above += __popc(over), ties += __popc(tie);
+  walk(range, s.list[warp], listed, lane, [&](bool real, int score, int) {
+    above += __popc(__ballot_sync(ALL, real && score > level));
+    ties += __popc(__ballot_sync(ALL, real && score == level));
   });
-  above = warp_sum(above), ties = warp_sum(ties);
   if (lane == 0) s.above[warp] = above, s.ties[warp] = ties;
   __syncthreads();
-  above = s.above_before + warp_sum(lane < warp ? s.above[lane] : 0);
-  ties = s.ties_before + warp_sum(lane < warp ? s.ties[lane] : 0);
+  above = s.above_before + __reduce_add_sync(ALL, lane < warp ? s.above[lane] : 0);
+  ties = s.ties_before + __reduce_add_sync(ALL, lane < warp ? s.ties[lane] : 0);
   i64* indices = a.indices + (i64)blockIdx.y * a.keep;
-  walk(range, list, level, lane, [&](u32 over, u32 tie, int index) {
-    const Sums overs(__popc(over), lane), tied(__popc(tie), lane);
-    int above_here = above + overs.before, ties_here = ties + tied.before;
-    for (u32 hits = over | tie; hits; hits &= hits - 1) {
-      const int j = __ffs(hits) - 1, is_over = over >> j & 1;
-      if (is_over || ties_here < room)
-        indices[above_here + min(ties_here, room)] = range.start + index + j;
-      above_here += is_over, ties_here += 1 - is_over;
-    }
-    above += overs.all, ties += tied.all;
+  walk(range, s.list[warp], listed, lane, [&](bool real, int score, int index) {
+    const bool over = real && score > level, tie = real && score == level;
+    const u32 overs = __ballot_sync(ALL, over), tied = __ballot_sync(ALL, tie);
+    const int ties_here = ties + __popc(tied & below);
+    if (over || (tie && ties_here < room))
+      indices[above + __popc(overs & below) + min(ties_here, room)] = range.start + index;
+    above += __popc(overs), ties += __popc(tied);
   });
   cluster_wait();
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 from typing import ClassVar
 
 import torch
@@ -11,8 +10,8 @@ from torch import Tensor
 
 from had.attention.backends import cuda_compile
 
-THREADS = 512
-SHARED_BYTES = 101_000  # two blocks have room on a multiprocessor
+THREADS = 1024
+SHARED_BYTES = 69_000
 _MOST_SCORES = 2**24
 _SCORES_PER_BLOCK = 8192  # fewer are not worth another block
 
@@ -43,25 +42,15 @@ def topn_indices(scores: Tensor, n: int) -> Tensor:
     if rows == 0:
         return indices
     with torch.cuda.device(scores.device):
-        processors = cuda_compile.processors_of(torch.cuda.current_device())
         kernel = cuda_compile.load(
             *("cuda_select.cu", "topn_indices", ()),
             *(THREADS, SHARED_BYTES, torch.cuda.current_device()),
         )
-        blocks = kernel.cluster_size(rows, most_blocks(rows, count, processors))
+        blocks = kernel.cluster_size(rows, most=-(-count // _SCORES_PER_BLOCK))
         arguments = Arguments(scores.data_ptr(), indices.data_ptr(), scores.stride(0), count, n)
         launch = cuda_compile.Launch(kernel, (blocks, rows, 1), cluster=blocks, overlapping=True)
         launch(arguments, torch.cuda.current_stream().cuda_stream)
     return indices
-
-
-def most_blocks(rows: int, count: int, processors: int) -> int:
-    """Blocks that are worth their while for a row of so many scores.
-
-    One on a multiprocessor, where there is room for two: those of the next launch wait in the other
-    place, and begin as soon as these have ended.
-    """
-    return max(1, min(math.ceil(count / _SCORES_PER_BLOCK), processors // rows))
 
 
 def aligned(scores: Tensor) -> Tensor:
