@@ -319,7 +319,8 @@ def test_one_kernel_takes_what_is_resident_together(
         assert (a.splits, a.split_keys) == (splits, split_keys)
 
 
-# Blocks of one kernel each gather a split's share of the kept keys of four rows.
+# Blocks of one kernel each gather a split's share of the kept keys of four rows. Two kernels would
+# list all of 8192 keys.
 @pytest.mark.parametrize(
     ("batch", "keys", "n", "worthwhile"),
     [
@@ -328,6 +329,8 @@ def test_one_kernel_takes_what_is_resident_together(
         (1, 2**18, 2621, True),
         (4, 32768, 512, True),
         (8, 4096, 128, True),
+        (8, 4096, 512, True),
+        (8, 8192, 512, True),
         (8, 32768, 512, False),
     ],
 )

@@ -23,7 +23,7 @@ _WARPS = SCORE_THREADS // 32
 _BINS = 132
 _MOST_SPLITS = 64
 _SPLIT_KEYS = 4096  # a split with fewer is worth it only where multiprocessors would be idle
-_SAMPLED_KEYS = 8192  # fewer are all listed
+SAMPLED_KEYS = 8192  # fewer are all listed
 _PICKS = 128  # values that a block has under way; fewer are not worth another block
 _MOST_BLOCKS = 8  # of a cluster, on any device
 
@@ -87,7 +87,7 @@ def template(shape: Shape, splits: int) -> Arguments:
     a.range_keys = math.ceil(shape.keys / (splits * _WARPS * shape.block_keys)) * shape.block_keys
     a.split_keys = _WARPS * a.range_keys
     a.row_keys = math.ceil(shape.keys / 32) * 32
-    a.sampled = int(shape.keys > _SAMPLED_KEYS)
+    a.sampled = int(shape.keys > SAMPLED_KEYS)
     return a
 
 
