@@ -37,7 +37,7 @@ class TwoKernels:
         gather = shape.kernel("gather", "gather_values", GATHER_THREADS, GATHER_SHARED_BYTES)
         processors = torch.cuda.get_device_properties(shape.device).multi_processor_count
         splits = splits_of(shape, processors, score.resident_clusters(1))
-        blocks = blocks_of(shape, processors)
+        blocks = gather.cluster_size(shape.all_rows, most_blocks(shape))
         self._score = cuda_compile.Launch(score, (splits, shape.groups, shape.batch))
         grid = (blocks, shape.groups * shape.rows, shape.batch)
         self._gather = cuda_compile.Launch(gather, grid, cluster=blocks, overlapping=True)
@@ -75,10 +75,9 @@ def splits_of(shape: Shape, processors: int, resident: int) -> int:
     return max(1, min(splits, _MOST_SPLITS, math.ceil(shape.keys / (_WARPS * shape.block_keys))))
 
 
-def blocks_of(shape: Shape, processors: int) -> int:
-    """Thread blocks that share a query row's values."""
-    worthwhile = math.ceil(shape.most_kept / _PICKS)
-    return max(1, min(worthwhile, _MOST_BLOCKS, processors // shape.all_rows))
+def most_blocks(shape: Shape) -> int:
+    """Thread blocks that are worth their while for a query row's values."""
+    return max(1, min(math.ceil(shape.most_kept / _PICKS), _MOST_BLOCKS))
 
 
 def template(shape: Shape, splits: int) -> Arguments:
