@@ -38,7 +38,8 @@ class TwoKernels:
         processors = torch.cuda.get_device_properties(shape.device).multi_processor_count
         splits = splits_of(shape, processors, score.resident_clusters(1))
         blocks = gather.cluster_size(shape.all_rows, most_blocks(shape))
-        self._score = cuda_compile.Launch(score, (splits, shape.groups, shape.batch))
+        grid = (splits, shape.groups, shape.batch)
+        self._score = cuda_compile.Launch(score, grid, overlapping=True)
         grid = (blocks, shape.groups * shape.rows, shape.batch)
         self._gather = cuda_compile.Launch(gather, grid, cluster=blocks, overlapping=True)
         self._arguments = template(shape, splits)
