@@ -191,8 +191,9 @@ def assert_equal(output: Tensor, call: PackedCall) -> None:
     assert ((output.double() - wanted).abs() <= allowed).all()
 
 
-def test_decoding_does_not_depend_on_the_layout(build: Build) -> None:
-    call = CASES["a sample"].call()
+@pytest.mark.parametrize("case", ["a sample", "more than is staged at a time"])
+def test_decoding_does_not_depend_on_the_layout(build: Build, case: str) -> None:
+    call = CASES[case].call()
     first = attend(build, call, splits=1, blocks=1, eager=False)
     assert torch.equal(attend(build, call, splits=20, blocks=1, eager=False), first)
 

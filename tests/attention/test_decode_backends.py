@@ -23,7 +23,7 @@ from had.attention.backends import (
     cuda_decode_plan,
     cuda_pack,
 )
-from had.attention.backends.cuda_decode_plan import blocks_of, splits_of
+from had.attention.backends.cuda_decode_plan import most_blocks, splits_of
 from had.attention.backends.cuda_decode_shape import Shape
 from had.attention.bits import pack_signs, unpack_signs
 from had.attention.topn import ScaledN, TopN, topn_mask
@@ -275,16 +275,17 @@ def test_kernels_compile_without_a_device(
 
 
 # Of 132 multiprocessors that hold three blocks each: one wave that fills them, as long as a split
-# keeps 4096 keys and every warp of a block a few.
+# keeps 4096 keys and every warp of a block a few. Up to eight blocks share a row's values, if they
+# have 128 each.
 @pytest.mark.parametrize(
     ("batch", "keys", "n", "splits", "blocks"),
     [
-        (8, 131072, 512, 6, 1),
+        (8, 131072, 512, 6, 4),
         (1, 131072, 512, 32, 4),
         (1, 32768, 512, 16, 4),
         (1, 4096, 128, 4, 1),
-        (1, 2**20, 10485, 49, 4),
-        (64, 32768, 512, 1, 1),
+        (1, 2**20, 10485, 49, 8),
+        (64, 32768, 512, 1, 4),
         (1, 1, 1, 1, 1),
     ],
 )
@@ -293,7 +294,7 @@ def test_cuda_work_is_divided_to_fill_the_device(
 ) -> None:
     shape = Shape(0, batch, 32, 8, 1, keys, 4, 128, torch.bfloat16, (0, 0), (0, 0, 0), None, 1.0, n)
     assert splits_of(shape, processors=132, resident=396) == splits
-    assert blocks_of(shape, processors=132) == blocks
+    assert most_blocks(shape) == blocks
 
 
 # A split for every multiprocessor of a key head, in whole blocks, none shorter than 512 keys; a
@@ -319,7 +320,8 @@ def test_one_kernel_takes_what_is_resident_together(
         assert (a.splits, a.split_keys) == (splits, split_keys)
 
 
-# Blocks of one kernel each gather a split's share of the kept keys of four rows.
+# Blocks of one kernel each gather a split's share of the kept keys of four rows. Two kernels would
+# list all of 8192 keys.
 @pytest.mark.parametrize(
     ("batch", "keys", "n", "worthwhile"),
     [
@@ -328,6 +330,8 @@ def test_one_kernel_takes_what_is_resident_together(
         (1, 2**18, 2621, True),
         (4, 32768, 512, True),
         (8, 4096, 128, True),
+        (8, 4096, 512, True),
+        (8, 8192, 512, True),
         (8, 32768, 512, False),
     ],
 )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedCall
+from had.attention.backends.cuda_decode_plan import SAMPLED_KEYS
 from had.attention.backends.cuda_decode_shape import MOST_ROWS, Arguments, Shape
 
 THREADS = 512
@@ -19,7 +20,7 @@ _WARPS = THREADS // 32
 _SPARE_BYTES = 32  # between the scores of two rows
 _MOST_SPLIT_KEYS = 2**16 - 2**11  # 16 bits count them
 _LEAST_SPLIT_KEYS = 512  # fewer are not worth another block's mail
-_MOST_PICKS = 768  # kept keys of all rows, for a block; more are gathered faster by two kernels
+_MOST_PICKS = 768  # kept keys of all rows, for a block; two kernels gather more faster
 _ROW_WORDS = 66 + 128  # of a split's mail about a row: its histogram and its sums
 
 
@@ -59,7 +60,12 @@ def fits(shape: Shape, processors: int) -> bool:
 
 
 def worthwhile(shape: Shape, processors: int) -> bool:
-    """Whether a shape that fits has so little to gather that one kernel is faster than two."""
+    """Whether one kernel is faster than two for a shape that fits.
+
+    It is where two would list every key, and where there is little to gather.
+    """
+    if shape.keys <= SAMPLED_KEYS:
+        return True
     a = template(shape, splits_of(shape, processors))
     return shape.rows * shape.most_kept <= _MOST_PICKS * a.splits
 

@@ -53,8 +53,9 @@ gather_values(const __grid_constant__ Arguments a) {
   const int head = blockIdx.y / ROWS, r = blockIdx.y % ROWS, batch = blockIdx.z;
   const int h = head * GROUP + r % GROUP, groups = gridDim.y / ROWS;
   const i64 row = (i64)(batch * groups + head) * ROWS + r;
-  const float per_match = log2_per_match(a, batch, h);
+  let_next_kernel_start();
   wait_for_earlier_kernels();
+  const float per_match = log2_per_match(a, batch, h);
 
   add_up(s, a, row, warp, lane);
   const int ranges = a.splits * RANGES, count = s.first[ranges];

@@ -1,7 +1,9 @@
 // Decoding, kernel 2: which keys of a row are kept.
 
 constexpr int PICKS = 4096;  // kept keys that a block notes at a time
+constexpr int MOST_SPLITS = MOST_RANGES / RANGES;
 static_assert(MOST_RANGES == THREADS, "a thread counts a range");
+static_assert(MOST_SPLITS == 64 && MOST_SPLITS % WARPS == 0, "a lane looks at two splits");
 
 struct Shared {
   u32 staged[STAGED];
@@ -12,7 +14,7 @@ struct Shared {
   int first[MOST_RANGES + 1];
   int listed[WARPS];                    // in the ranges of a warp's threads
   int above[2][WARPS], ties[2][WARPS];  // keys above and at the level that a warp has found
-  Found of_split[MOST_RANGES / RANGES];
+  Found of_split[MOST_SPLITS];
   Row row;
 };
 static_assert(sizeof(Shared) <= SHARED_BYTES, "the host reserves less than the kernel needs");
@@ -91,29 +93,40 @@ struct Stretch {
   Found before;
 };
 
-// The splits in which the keys numbered from .. to - 1 lie.
-DEVICE Stretch stretch_of(Shared& s, const Arguments& a, i64 row, int from, int to, int warp, int lane) {
-  const int level = s.row.level, room = s.row.room;
-#pragma unroll 1
-  for (int split = warp; split < a.splits; split += WARPS) {
+// What has been found in each split, of which there may be MOST_SPLITS.
+DEVICE void find_in_splits(Shared& s, const Arguments& a, i64 row, int warp, int lane) {
+  constexpr int TURNS = MOST_SPLITS / WARPS;
+  Found found[TURNS];
+#pragma unroll
+  for (int i = 0; i < TURNS; i++) {
+    const int split = min(warp + i * WARPS, a.splits - 1);
     const int* histogram = a.histogram + (row * a.splits + split) * BINS;
-    int above = 0, ties = 0;
-    for (int bin = lane; bin < BINS; bin += 32) {
-      const int count = histogram[bin];
-      above += bin > level ? count : 0, ties += bin == level ? count : 0;
-    }
-    above = warp_sum(above), ties = warp_sum(ties);
-    if (lane == 0) s.of_split[split] = {above, ties};
+    found[i] = found_in(counts_of<4>(histogram, lane), s.row.level, lane);
   }
+  if (lane) return;
+#pragma unroll
+  for (int i = 0; i < TURNS; i++) {
+    const int split = warp + i * WARPS;
+    s.of_split[split] = split < a.splits ? found[i] : Found{0, 0};
+  }
+}
+
+// The splits in which the keys numbered from .. to - 1 lie; a lane looks at two.
+DEVICE Stretch stretch_of(Shared& s, const Arguments& a, i64 row, int from, int to, int warp, int lane) {
+  find_in_splits(s, a, row, warp, lane);
   __syncthreads();
-  Stretch stretch = {0, 0, {0, 0}};
-  Found found = {0, 0};
-#pragma unroll 1
-  for (int split = 0; split < a.splits; split++) {
-    if (found.above + min(found.ties, room) < to) stretch.end = s.first[(split + 1) * RANGES];
-    found.above += s.of_split[split].above, found.ties += s.of_split[split].ties;
-    if (found.above + min(found.ties, room) <= from)
-      stretch.begin = s.first[(split + 1) * RANGES], stretch.before = found;
-  }
-  return stretch;
+  const Found first = s.of_split[2 * lane], second = s.of_split[2 * lane + 1];
+  const Found before = {sum_before(first.above + second.above, lane),
+                        sum_before(first.ties + second.ties, lane)};
+  const Found between = before + first, after = between + second;
+  const auto splits = [](bool first, bool second) {
+    return __popc(__ballot_sync(ALL, first)) + __popc(__ballot_sync(ALL, second));
+  };
+  const auto kept = [&](const Found& found) { return found.above + min(found.ties, s.row.room); };
+  const int skipped = splits(kept(between) <= from, kept(after) <= from);
+  const int reached = splits(kept(before) < to, kept(between) < to);
+  const int above = skipped & 1 ? between.above : before.above;
+  const int ties = skipped & 1 ? between.ties : before.ties;
+  const Found found = {__shfl_sync(ALL, above, skipped / 2), __shfl_sync(ALL, ties, skipped / 2)};
+  return {s.first[skipped * RANGES], s.first[reached * RANGES], found};
 }

@@ -23,7 +23,7 @@ _WARPS = SCORE_THREADS // 32
 _BINS = 132
 _MOST_SPLITS = 64
 _SPLIT_KEYS = 4096  # a split with fewer is worth it only where multiprocessors would be idle
-_SAMPLED_KEYS = 8192  # fewer are all listed
+SAMPLED_KEYS = 8192  # fewer are all listed
 _PICKS = 128  # values that a block has under way; fewer are not worth another block
 _MOST_BLOCKS = 8  # of a cluster, on any device
 
@@ -37,8 +37,9 @@ class TwoKernels:
         gather = shape.kernel("gather", "gather_values", GATHER_THREADS, GATHER_SHARED_BYTES)
         processors = torch.cuda.get_device_properties(shape.device).multi_processor_count
         splits = splits_of(shape, processors, score.resident_clusters(1))
-        blocks = blocks_of(shape, processors)
-        self._score = cuda_compile.Launch(score, (splits, shape.groups, shape.batch))
+        blocks = gather.cluster_size(shape.all_rows, most_blocks(shape))
+        grid = (splits, shape.groups, shape.batch)
+        self._score = cuda_compile.Launch(score, grid, overlapping=True)
         grid = (blocks, shape.groups * shape.rows, shape.batch)
         self._gather = cuda_compile.Launch(gather, grid, cluster=blocks, overlapping=True)
         self._arguments = template(shape, splits)
@@ -75,10 +76,9 @@ def splits_of(shape: Shape, processors: int, resident: int) -> int:
     return max(1, min(splits, _MOST_SPLITS, math.ceil(shape.keys / (_WARPS * shape.block_keys))))
 
 
-def blocks_of(shape: Shape, processors: int) -> int:
-    """Thread blocks that share a query row's values."""
-    worthwhile = math.ceil(shape.most_kept / _PICKS)
-    return max(1, min(worthwhile, _MOST_BLOCKS, processors // shape.all_rows))
+def most_blocks(shape: Shape) -> int:
+    """Thread blocks that are worth their while for a query row's values."""
+    return max(1, min(math.ceil(shape.most_kept / _PICKS), _MOST_BLOCKS))
 
 
 def template(shape: Shape, splits: int) -> Arguments:
@@ -87,7 +87,7 @@ def template(shape: Shape, splits: int) -> Arguments:
     a.range_keys = math.ceil(shape.keys / (splits * _WARPS * shape.block_keys)) * shape.block_keys
     a.split_keys = _WARPS * a.range_keys
     a.row_keys = math.ceil(shape.keys / 32) * 32
-    a.sampled = int(shape.keys > _SAMPLED_KEYS)
+    a.sampled = int(shape.keys > SAMPLED_KEYS)
     return a
 
 

@@ -12,6 +12,10 @@ struct Row {
 struct Found {
   int above, ties;
 
+  DEVICE Found operator+(const Found& other) const {
+    return {above + other.above, ties + other.ties};
+  }
+
   // In one word, to be added up together: of fewer than 2^16 keys.
   DEVICE u32 packed() const { return above | ties << 16; }
 };

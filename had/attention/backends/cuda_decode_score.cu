@@ -133,7 +133,8 @@ score_keys(const __grid_constant__ Arguments a) {
   for (int i = threadIdx.x; i < ROWS * BINS; i += THREADS) s.histogram[i / BINS][i % BINS] = 0;
   if (threadIdx.x < ROWS) s.level[threadIdx.x] = 0;
   if (threadIdx.x == 0) s.allowed = 0;
-  let_next_kernel_start();  // this one was launched after all before it had ended
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
 
   const Ring ring(s.ring[warp][0], lane);
   const int sampled = a.sampled ? SAMPLE_BLOCKS : 0;
