@@ -206,8 +206,8 @@ def _common(values: Iterable[Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as it would be written; of a list of mappings their names."""
-    if isinstance(value, list) and value and isinstance(value[0], dict):
+    """A value as it would be written; of a list of mappings with names these."""
+    if isinstance(value, list) and value and isinstance(value[0], dict) and "name" in value[0]:
         return ", ".join(str(each["name"]) for each in value)
     if value == "???":
         return "*yours*"

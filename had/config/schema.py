@@ -96,7 +96,7 @@ class ScheduleConfig:
         decay: its path from there, one of `DECAYS`.
         final_factor: where the decay ends, times the peak.
         weight_decay: of AdamW.
-        betas: of AdamW: how much of its two running means stays from step to step.
+        betas: of AdamW: what its running means of gradients and of their squares keep in a step.
         dropout: whether the model's dropout is active.
         attention_stride: the attention loss compares every so-manieth query; 1: all of them.
         stages: in order; none means no training.

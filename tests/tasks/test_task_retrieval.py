@@ -77,7 +77,7 @@ def _training_texts(data: EncodedDataset) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def test_texts_grow_from_the_shortest_to_the_context(make_task: Make) -> None:
-    data = _generated(make_task, "passkey", "task.train_sequences=12").train
+    data = _generated(make_task, "needle", "task.train_sequences=12").train
     shapes = [tuple(batch["labels"].shape) for batch in data]
     assert shapes == [(4, 128)] * 4 + [(2, 256)] * 4 + [(1, 512)] * 4
 
@@ -157,7 +157,7 @@ def test_a_seed_gives_the_same_texts_and_evaluation_has_its_own(make_task: Make)
         (["task.answer_digits=600"], "the answer is longer than task.context=512"),
         (["task.eval_lengths=[1024]"], "1024 is beyond task.context=512"),
         (["task.eval_depths=[120]"], "are percentages"),
-        (["task.shortest=32"], "longer than a text of 32"),
+        (["task.shortest=32", "task.curriculum=[]"], "longer than a text of 32"),
         (["task.curriculum=[{share:1,length:32}]"], "longer than a text of 32"),
         (["task.curriculum=[{share:1}]"], "task.curriculum.0: give length, as in"),
         (["task.curriculum=[{share:0,length:128}]"], "task.curriculum.0.share=0: must be a number"),
