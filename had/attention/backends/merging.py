@@ -101,8 +101,9 @@ def _merge(scores: Tensor, value: Tensor, output: Tensor, log_sums: Tensor) -> T
         (B, H, 1, V), float32; zero where neither has a key.
     """
     rows = scores.shape[:3]
-    scores = torch.cat([scores, log_sums.reshape(*rows, 1)], dim=-1)
-    weights = functional.masked_softmax(scores, scores > -torch.inf)
+    # A finite score, so that rows without any key have the output of the others: zero.
+    log_sums = log_sums.clamp_min(torch.finfo(log_sums.dtype).min).reshape(*rows, 1)
+    weights = torch.cat([scores, log_sums], dim=-1).softmax(-1)
     with torch.autocast(value.device.type, enabled=False):
         merged = weights[..., :-1] @ value.float()
-    return (merged + weights[..., -1:] * output.reshape(*rows, -1)).reshape(output.shape)
+    return merged.addcmul_(weights[..., -1:], output.reshape(*rows, -1)).reshape(output.shape)
