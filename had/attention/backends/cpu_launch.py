@@ -67,7 +67,7 @@ def attend(call: PackedCall) -> Tensor:
 
 def attend_part(call: PackedCall, kept_elsewhere: Tensor | int) -> tuple[Tensor, Tensor]:
     """`had.attention.backends.base.Backend.attend_part` of a call on CPU tensors."""
-    if call.mask is not None:  # of rows that are one and the same, others may be kept elsewhere
+    if call.mask is not None:  # equal rows are packed once, but may keep other numbers elsewhere
         call = replace(call, mask=call.mask.contiguous())
     output, sums = _attend(call, kept_elsewhere)
     total, best = sums.split(1, dim=-1)
