@@ -64,6 +64,17 @@ def keys_to_keep(n: TopN, allowed: Tensor) -> Tensor:
     return torch.ceil(exact * (1 - 1e-12)).to(allowed.dtype)
 
 
+def keys_to_keep_of_part(n: TopN, allowed: Tensor, elsewhere: Tensor | int) -> Tensor:
+    """How many keys of a part a row keeps, where others are kept in any case and count among its N.
+
+    Args:
+        n: as that of `keys_to_keep`, of whole rows.
+        allowed: integer number of allowed keys in the part, any shape.
+        elsewhere: integer number of keys that are kept outside of it, broadcastable to `allowed`.
+    """
+    return (keys_to_keep(n, allowed + elsewhere) - elsewhere).clamp_min(0)
+
+
 def check_topn(n: TopN) -> None:
     """Raise ValueError unless n is an integer >= 1, a float in (0, 1] or a `ScaledN`."""
     whole = isinstance(n, int) and not isinstance(n, bool) and n >= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,19 @@ from torch import nn
 from transformers import EncoderDecoderCache
 
 import had
+from had.attention.backends.base import PackedCall
+from had.attention.backends.cpu import CpuBackend
 from had.attention.cache_layers import BinaryKeyLayer
-from tests.models.test_generation import DECODERS, WITHOUT, assert_same, generate, prompt, student
+from had.attention.module import hamming_layers
+from tests.models.test_generation import (
+    DECODERS,
+    STEPS,
+    WITHOUT,
+    assert_same,
+    generate,
+    prompt,
+    student,
+)
 
 RECENT = 3
 RECIPE: dict[str, Any] = {"scale": "head_scale", "recent": RECENT}
@@ -32,6 +44,38 @@ def test_every_step_gives_the_logits_of_no_cache(name: str) -> None:
         cache = cache.self_attention_cache
     assert isinstance(cache, had.BinaryKeyCache)
     assert all(layer.recent == RECENT for layer in cache.layers)
+
+
+@pytest.fixture
+def far_parts(monkeypatch: pytest.MonkeyPatch) -> list[PackedCall]:
+    """The calls of which the CPU backend computes all but the exact keys."""
+    pytest.importorskip("numba")
+    calls: list[PackedCall] = []
+    original = CpuBackend.attend_part
+
+    def attend_part(self: CpuBackend, call: PackedCall, kept: Any) -> Any:
+        calls.append(call)
+        return original(self, call, kept)
+
+    monkeypatch.setattr(CpuBackend, "attend_part", attend_part)
+    return calls
+
+
+@pytest.mark.parametrize("name", ["llama_lm", "mistral", "qwen2"])
+@pytest.mark.parametrize(("n", "minimum"), [(6, 1), (0.3, 3)])
+def test_bits_far_back_are_read_by_the_cpu_backend(
+    far_parts: list[PackedCall], name: str, n: int | float, minimum: int
+) -> None:
+    """It generates what the eager backend does, and what comes out of a cache of floats."""
+    model = exact_student(name, n, minimum)
+    ours = generate(model, prompt())
+    steps, layers = STEPS - 1, len(hamming_layers(model))  # the first token is that of the prompt
+    assert len(far_parts) == steps * layers
+    assert_same(ours, generate(model, prompt(), cache_implementation="dynamic"))
+    for layer in hamming_layers(model):
+        layer.options = replace(layer.options, backend="eager")
+    assert_same(ours, generate(model, prompt()))
+    assert len(far_parts) == steps * layers
 
 
 def test_many_steps_give_the_logits_of_one_pass() -> None:

@@ -10,6 +10,7 @@ from had.attention.backends.base import AttentionCall, Backend, PackedCall
 from had.attention.backends.cpu import CpuBackend
 from had.attention.backends.cuda_decode import CudaDecodeBackend
 from had.attention.backends.eager import EagerBackend, ReferenceBackend
+from had.attention.backends.merging import MergingBackend
 from had.attention.backends.triton_decode import TritonDecodeBackend
 from had.attention.backends.triton_levels import TritonLevelsBackend
 from had.attention.backends.triton_rows import TritonRowsBackend
@@ -49,19 +50,23 @@ def choose_backend(name: str, call: AttentionCall) -> Backend:
     return _choose(
         name,
         call.query.device.type,
-        lambda backend: _takes(backend, call) and backend.supports(call),
+        lambda backend: _takes_exact_keys(backend, call) and backend.supports(call),
     )
 
 
 def choose_packed_backend(name: str, call: PackedCall) -> Backend:
-    """As `choose_backend`, among those that read the signs as bits."""
+    """As `choose_backend`, among those that read bits, if need be of all but the exact keys."""
     device = f"{call.query.device.type}, from bits"
-    return _choose(
-        name, device, lambda backend: _takes(backend, call) and backend.supports_packed(call)
-    )
+    chosen = _choose(name, device, lambda backend: _for_all(backend, call).supports_packed(call))
+    return _for_all(chosen, call)
 
 
-def _takes(backend: Backend, call: AttentionCall | PackedCall) -> bool:
+def _for_all(backend: Backend, call: PackedCall) -> Backend:
+    """The backend, or what does beside it what it cannot do: to score some keys exactly."""
+    return backend if _takes_exact_keys(backend, call) else MergingBackend(backend)
+
+
+def _takes_exact_keys(backend: Backend, call: AttentionCall | PackedCall) -> bool:
     return call.exact is None or backend.takes_exact_keys
 
 

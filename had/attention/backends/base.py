@@ -76,7 +76,8 @@ class PackedCall:
         gain: factor of the dot product, a number or a float32 tensor broadcastable to (B, H, 1, 1).
         mask: bool broadcastable to (B, H, T, S), True = allowed; None allows all.
         bias: additive, broadcastable to (B, H, T, S); None for none.
-        exact: keys that are no signs to this row; of all keys it may hold the last ones alone.
+        exact: keys that are no signs to this row; of all keys it may hold the last ones alone: no
+            row scores what is in front of them exactly.
     """
 
     query: Tensor
@@ -127,6 +128,26 @@ class Backend(ABC):
         In value's dtype, or a wider one: 8-bit floats store values, but nothing computes in them.
         """
         raise NotImplementedError(f"backend {self.name!r} does not read bits")
+
+    def supports_part(self, call: PackedCall) -> bool:
+        """Whether `attend_part` can compute the call."""
+        return False
+
+    def attend_part(self, call: PackedCall, kept_elsewhere: Tensor | int) -> tuple[Tensor, Tensor]:
+        """Attention to a part of every row's keys, from bits, to be merged with that to the rest.
+
+        Args:
+            call: its `n` is that of whole rows.
+            kept_elsewhere: keys that a row keeps beside these, counted among its N
+                (`had.attention.topn.keys_to_keep_of_part`): a number or, of a call with a mask
+                (B or 1, 1, 1, S), possibly an integer tensor (B or 1, 1, 1).
+
+        Returns:
+            Output (B, H, T, V), float32, zero where a row keeps no key. And (B, H, T, 1), float32:
+            log of the sum over the kept keys of exp(gain * (2 m - head_dim)), m being their equal
+            bits; -inf where there is none.
+        """
+        raise NotImplementedError(f"backend {self.name!r} does not attend to a part of the keys")
 
     @abstractmethod
     def distil(

@@ -49,6 +49,14 @@ class CpuBackend(Backend):
 
         return cpu_launch.attend(call)
 
+    def supports_part(self, call: PackedCall) -> bool:
+        return self.supports_packed(call)
+
+    def attend_part(self, call: PackedCall, kept_elsewhere: Tensor | int) -> tuple[Tensor, Tensor]:
+        from had.attention.backends import cpu_launch
+
+        return cpu_launch.attend_part(call, kept_elsewhere)
+
     def distil(
         self, call: AttentionCall, target: AttentionTarget, real: Tensor | None
     ) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache, lru_cache
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.nn.functional import pad
 from had.attention.backends.base import PackedCall
 from had.attention.backends.cpu_target import apply_target
 from had.attention.bits import words_for
-from had.attention.topn import TopN, keys_to_keep
+from had.attention.topn import TopN, keys_to_keep_of_part
 
 apply_target()  # before numba compiles anything
 
@@ -59,30 +60,44 @@ def pack(x: Tensor) -> Tensor:
 
 def attend(call: PackedCall) -> Tensor:
     """Attention of a call on CPU tensors; (B, H, T, V) in value's dtype."""
+    output, _ = _attend(call, 0)
+    # Even a conversion to the same type costs as much as the attention of a short row.
+    return output if output.dtype == call.value.dtype else output.to(call.value.dtype)
+
+
+def attend_part(call: PackedCall, kept_elsewhere: Tensor | int) -> tuple[Tensor, Tensor]:
+    """`had.attention.backends.base.Backend.attend_part` of a call on CPU tensors."""
+    if call.mask is not None:  # equal rows are packed once, but may keep other numbers elsewhere
+        call = replace(call, mask=call.mask.contiguous())
+    output, sums = _attend(call, kept_elsewhere)
+    total, best = sums.split(1, dim=-1)
+    return output, call.gain * (2 * best - call.head_dim) + total.log()
+
+
+def _attend(call: PackedCall, kept_elsewhere: Tensor | int) -> tuple[Tensor, Tensor]:
+    """The output, float32, and of every row its sum of weights and the best key's equal bits."""
     batch, heads, queries, _ = call.query.shape
     keys, width = call.value.shape[2:]
     value = call.value if width >= _LANES else pad(call.value, (0, _LANES - width))
     value = value if value.stride(3) == 1 else value.contiguous()
     query, key = (x if x.stride(3) == 1 else x.contiguous() for x in (call.query, call.key))
-    output = torch.empty(batch, heads, queries, value.shape[3])
+    output, sums = (torch.empty(batch, heads, queries, size) for size in (value.shape[3], 2))
     if not output.numel() or not keys:
-        return call.value.new_zeros(batch, heads, queries, width)
-    bits, need, used, room = _bits(call.mask, keys, call.n)
+        return output[..., :width].zero_(), sums.zero_()
+    bits, need, used, room = _bits(call.mask, keys, call.n, kept_elsewhere)
     table, table_strides = _table(call.gain, call.head_dim)
     strides = query.stride()[:3] + key.stride()[:3] + value.stride()[:3]
     strides += _mask_strides(call.mask) + table_strides
     plan, units = _plan(query.shape, value.shape, call.head_dim, room, strides)
     kinds = _VALUE_KINDS[value.dtype], _SCORE_KINDS[call.head_dim > _BYTE_LEVELS]
-    tensors = query, key, value, output, bits, need, used, table
+    tensors = query, key, value, output, sums, bits, need, used, table
     addresses = [x.data_ptr() for x in tensors]
 
     def task(first: int, last: int) -> None:
         cpu_rows.attend(*addresses, plan, *kinds, first, last)
 
     _spread(task, units, cost=batch * heads * queries * keys)
-    output = output if width >= _LANES else output[..., :width]
-    # Even a conversion to the same type costs as much as the attention of a short row.
-    return output if output.dtype == call.value.dtype else output.to(call.value.dtype)
+    return output if width >= _LANES else output[..., :width], sums
 
 
 @lru_cache(maxsize=1024)
@@ -100,20 +115,26 @@ def _plan(
     return plan, batch * groups * -(-together // rows)
 
 
-def _bits(mask: Tensor | None, keys: int, n: TopN) -> tuple[Tensor, Tensor, Tensor, int]:
+def _bits(
+    mask: Tensor | None, keys: int, n: TopN, elsewhere: Tensor | int
+) -> tuple[Tensor, Tensor, Tensor, int]:
     """A mask's distinct rows as bits; keys to keep and blocks in use of each; most keys to keep."""
     if mask is None:
-        return _all_keys(keys, n)
+        return _all_keys(keys, n, int(elsewhere))
     distinct = _distinct(mask)
-    return _pack_rows(distinct.expand(*distinct.shape[:3], keys).contiguous(), n)
+    if isinstance(elsewhere, Tensor):
+        elsewhere = elsewhere.expand(distinct.shape[:3]).reshape(-1)
+    return _pack_rows(distinct.expand(*distinct.shape[:3], keys).contiguous(), n, elsewhere)
 
 
 @lru_cache(maxsize=256, typed=True)  # n = 1 is one key, n = 1.0 all of them
-def _all_keys(keys: int, n: TopN) -> tuple[Tensor, Tensor, Tensor, int]:
-    return _pack_rows(torch.ones(1, 1, 1, keys, dtype=torch.bool), n)
+def _all_keys(keys: int, n: TopN, elsewhere: int) -> tuple[Tensor, Tensor, Tensor, int]:
+    return _pack_rows(torch.ones(1, 1, 1, keys, dtype=torch.bool), n, elsewhere)
 
 
-def _pack_rows(mask: Tensor, n: TopN) -> tuple[Tensor, Tensor, Tensor, int]:
+def _pack_rows(
+    mask: Tensor, n: TopN, elsewhere: Tensor | int
+) -> tuple[Tensor, Tensor, Tensor, int]:
     keys = mask.shape[3]
     rows = math.prod(mask.shape[:3])
     bits, allowed, used = (
@@ -121,7 +142,7 @@ def _pack_rows(mask: Tensor, n: TopN) -> tuple[Tensor, Tensor, Tensor, int]:
     )
     results = (x.data_ptr() for x in (bits, allowed, used))
     cpu_rows.pack_mask(mask.data_ptr(), rows, keys, *results)
-    need = keys_to_keep(n, allowed)
+    need = keys_to_keep_of_part(n, allowed, elsewhere)
     return bits, need, used, int(need.max())
 
 

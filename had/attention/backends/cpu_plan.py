@@ -66,6 +66,7 @@ class Tensors(NamedTuple):
     key: Any
     value: Any
     output: Any
+    sums: Any
     mask: Any
     need: Any
     used: Any

@@ -117,17 +117,18 @@ def _finish(tensors, plan, unit, guess, s):
         wanted, limit = tensors.need[s.masks[row]], tensors.used[s.masks[row]]
         entry = unit.batch * plan.table_batch + head * plan.table_head
         best, place = entry * plan.levels + s.peaks[row], row * lanes
-        kept, share = 0, np.float32(0)
+        kept, share, total = 0, np.float32(0), np.float32(0)
         if wanted > 0:
             guess, above = find_threshold(s.scores, place, limit, wanted, guess, s.peaks[row])
             kept = select_keys(s.scores, place, limit, guess, wanted - above, s.indices)
             total = weigh(s.scores, place, tensors.table, best, s.indices, s.weights, kept)
             share = np.float32(1) / total
+        to = (unit.batch * plan.heads + head) * plan.queries + t
+        tensors.sums[2 * to], tensors.sums[2 * to + 1] = total, s.peaks[row] - 1
         start = unit.batch * plan.value_batch + unit.group * plan.value_head
         average(
             *(tensors.value, start, plan.value_row, plan.value_dim, s.indices, s.weights, kept),
-            *(share, tensors.output),
-            ((unit.batch * plan.heads + head) * plan.queries + t) * plan.value_dim,
+            *(share, tensors.output, to * plan.value_dim),
         )
         head, t = next_row(head, t, plan.queries)
     return guess
@@ -197,7 +198,20 @@ def _entry_points(stamp):
 
     @njit(nogil=True, error_model="numpy", cache=True)
     def attend(
-        query, key, value, output, mask, need, used, table, plan, values, scores, first, last
+        query,
+        key,
+        value,
+        output,
+        sums,
+        mask,
+        need,
+        used,
+        table,
+        plan,
+        values,
+        scores,
+        first,
+        last,
     ):
         """Attention of the units `first` .. `last`, from the addresses of contiguous rows.
 
@@ -205,6 +219,8 @@ def _entry_points(stamp):
             query, key: int32 words of the signs.
             value: float32, or 16-bit floats as in `cpu_vectors.add_scaled`.
             output: float32 (B, H, T, V), written.
+            sums: float32 (B, H, T, 2), written: the sum of a row's weights, of which that of the
+                best key is 1, and this one's equal bits.
             mask, need, used: bits of every row of the mask, keys to keep, blocks to look at; 64
                 bits wide.
             table: exp(-2 gain m) for m = 0 .. head_dim, float32, by batch and head.
@@ -214,7 +230,8 @@ def _entry_points(stamp):
         if stamp:
             tensors = Tensors(
                 *(pointer(query, np.int32), pointer(key, np.int32), pointer(value, values.dtype)),
-                *(pointer(output, np.float32), pointer(mask, np.uint64), pointer(need, np.int64)),
+                *(pointer(output, np.float32), pointer(sums, np.float32)),
+                *(pointer(mask, np.uint64), pointer(need, np.int64)),
                 *(pointer(used, np.int64), pointer(table, np.float32)),
             )
             geometry = Plan(*to_fixed_tuple(plan, PLAN_SIZE))

@@ -34,6 +34,15 @@ class TritonDecodeBackend(PackedBackend):
 
         return attend(call)
 
+    def supports_part(self, call: PackedCall) -> bool:
+        # With a mask, rows keep different numbers of keys elsewhere, and so here.
+        return call.mask is None and self.supports_packed(call)
+
+    def attend_part(self, call: PackedCall, kept_elsewhere: Tensor | int) -> tuple[Tensor, Tensor]:
+        from had.attention.backends.triton_decode_kernels import attend_part
+
+        return attend_part(call, int(kept_elsewhere))
+
 
 def _fits(call: PackedCall) -> bool:
     """Whether shapes and dtypes are those of the kernels.

@@ -14,7 +14,7 @@ from triton.language.extra import libdevice
 
 from had.attention.backends.base import PackedCall
 from had.attention.select import topn_indices
-from had.attention.topn import keys_to_keep
+from had.attention.topn import keys_to_keep, keys_to_keep_of_part
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 _SCORED = 1024  # keys of a program
@@ -24,16 +24,33 @@ _SPLITS = 16  # programs that divide a row's values
 
 def attend(call: PackedCall) -> Tensor:
     """The attention output (B, H, T, V) in value's dtype."""
-    batch, heads, tokens, _ = call.query.shape
+    output, _, _ = _attend(call, int(keys_to_keep(call.n, torch.tensor(call.key.shape[2]))))
+    return output.to(call.value.dtype)
+
+
+def attend_part(call: PackedCall, elsewhere: int) -> tuple[Tensor, Tensor]:
+    """`had.attention.backends.base.Backend.attend_part` of a call without a mask."""
+    keep = int(keys_to_keep_of_part(call.n, torch.tensor(call.key.shape[2]), elsewhere))
+    rows, width = call.query.shape[:3], call.value.shape[-1]
+    if not keep:
+        output = call.value.new_zeros((*rows, width), dtype=torch.float32)
+        return output, torch.full_like(output[..., :1], -torch.inf)
+    output, total, top = _attend(call, keep)
+    equal_bits = (top - 1).view(*rows, 1)
+    return output, call.gain * (2.0 * equal_bits - call.head_dim) + total.view(*rows, 1).log()
+
+
+def _attend(call: PackedCall, keep: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The output, float32, and of every row the sum of weights and the best score, (B H T)."""
     keys = call.key.shape[2]
     scores = match_scores(call)
-    keep = int(keys_to_keep(call.n, torch.tensor(keys)))
     index = topn_indices(scores.view(-1, keys), keep)
-    partial, totals = _gather(call, scores, index)
+    top = scores.view(-1, keys).gather(1, index).amax(1)
+    partial, totals = _gather(call, scores, index, top)
     total = totals.sum(1)
     # A row without any allowed key has no weight, and its output is zero.
     output = partial.sum(1) / total.where(total > 0, 1.0)
-    return output.to(call.value.dtype).view(batch, heads, tokens, call.value.shape[-1])
+    return output.view(*call.query.shape[:3], call.value.shape[-1]), total.squeeze(1), top
 
 
 def match_scores(call: PackedCall) -> Tensor:
@@ -53,7 +70,7 @@ def match_scores(call: PackedCall) -> Tensor:
     return scores
 
 
-def _gather(call: PackedCall, scores: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+def _gather(call: PackedCall, scores: Tensor, index: Tensor, top: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted sums of values (B H T, splits, V), and of weights (B H T, splits, 1), float32."""
     heads, tokens, keys = scores.shape[1:]
     value, keep = call.value, index.shape[1]
@@ -61,7 +78,6 @@ def _gather(call: PackedCall, scores: Tensor, index: Tensor) -> tuple[Tensor, Te
     splits = min(_SPLITS, triton.cdiv(keep, _GATHERED))
     partial = torch.empty((rows, splits, width), device=scores.device)
     totals = torch.empty((rows, splits, 1), device=scores.device)
-    top = scores.view(rows, keys).gather(1, index).amax(1)
     with torch.cuda.device_of(scores):
         _add_values[(rows, splits)](
             *(scores, index, top, value, _gain_of_rows(call), partial, totals, value.stride()),
