@@ -206,6 +206,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the results as JSON")
     parser.add_argument("--from", dest="source", type=Path, help="results, instead of measuring")
     parser.add_argument("--fill", type=Path, help="document whose table is replaced")
+    parser.add_argument("--block", default="gpu decode", help="which of its tables")
     options = parser.parse_args()
     if options.source is None and not torch.cuda.is_available():
         sys.exit("no CUDA device: nothing to measure")
@@ -213,7 +214,7 @@ def main() -> None:
     text = tables(record)
     Console(width=200).print(text, markup=False)
     if options.fill:
-        fill(options.fill, "gpu decode", text)
+        fill(options.fill, options.block, text)
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ class DistillationModule(pl.LightningModule):
             self.log_dict(
                 {**shown, f"{self._training}/c": float(self._relaxation.c)}, sync_dist=True
             )
-            self.shown_loss = float(parts["loss"])
+            self.shown_loss = float(parts["loss"].detach())
         return parts["loss"]
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
