@@ -42,17 +42,15 @@ class TeacherStudent:
         student: a model converted by `had.binarize`.
         stride: every stride-th query row is compared, see `AttentionTarget`.
 
-    Attributes:
-        block_error: compares the hidden states of a block; may be replaced by a compiled one.
-
     Raises:
         HadError: the two do not have the same attention layers.
     """
 
+    block_error = staticmethod(block_error)  # a compiled one hides it while training compiles
+
     def __init__(self, teacher: nn.Module, student: nn.Module, stride: int = 1) -> None:
         self.teacher, self.student, self.stride = teacher, student, stride
         self.family = family_of(student)
-        self.block_error = block_error
         self._layers = list(zip(hamming_layers(student), recorded_layers(teacher), strict=False))
         ours = [layer.geometry for layer in hamming_layers(student)]
         theirs = [layer.geometry for layer in recorded_layers(teacher)]

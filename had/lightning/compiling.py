@@ -47,14 +47,11 @@ def compiled_blocks(
 @contextmanager
 def _replaced(owner: object, name: str, change: Callable[[Any], Any]) -> Iterator[None]:
     """The attribute changed on the object itself, where it hides the one of its class."""
-    before = dict(vars(owner))
     setattr(owner, name, change(getattr(owner, name)))
     try:
         yield
     finally:
         delattr(owner, name)
-        if name in before:
-            setattr(owner, name, before[name])
 
 
 def _blocks(model: nn.Module, layers: list[str]) -> list[nn.Module]:
