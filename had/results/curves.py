@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from statistics import mean
 
@@ -25,14 +25,29 @@ def gaps_against(records: Sequence[Record], x: str) -> dict[str, list[Point]]:
         records: of one measure.
         x: a number of the records: N, a result such as "hw/<accelerator>/<quantity>", along which N
             may vary, or a setting such as "task.context", along which it may not.
+
+    A point that lacks a task which others of its curve have is left out, with a warning.
     """
     rows = rows_of(records)
-    curves: dict[str, list[Point]] = {}
+    placed: dict[str, list[tuple[float, Row]]] = {}
     for row, name in zip(rows, _names(rows, x), strict=True):
         place = _share_or_count(row, rows) if x == N else _number(row, x)
         if place is not None:
-            curves.setdefault(name, []).append((place, row.gap, row.error or 0.0))
-    return {name: sorted(points) for name, points in curves.items()}
+            placed.setdefault(name, []).append((place, row))
+    return {
+        name: sorted((place, row.gap, row.error or 0.0) for place, row in _alike(name, points))
+        for name, points in placed.items()
+    }
+
+
+def _alike(name: str, points: Sequence[tuple[float, Row]]) -> Iterator[tuple[float, Row]]:
+    """The points of a curve that are means over all its tasks: others are not to be compared."""
+    tasks = [{record["task"] for record in row.records} for _, row in points]
+    for (place, row), own in zip(points, tasks, strict=True):
+        if missing := set.union(*tasks) - own:
+            log.warning("%s at %g lacks %s, left out", name, place, ", ".join(sorted(missing)))
+        else:
+            yield place, row
 
 
 def n_label(records: Sequence[Record]) -> str:

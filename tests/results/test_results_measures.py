@@ -145,6 +145,15 @@ def test_curves_against_n_are_counts_or_shares() -> None:
     assert both == {"had": [(64, pytest.approx(1.1), 0.0)]}
 
 
+def test_a_point_of_a_curve_is_a_mean_over_the_same_tasks_as_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runs = [("rte", 8, 59.0), ("rte", 30, 60.0), ("cola", 30, 58.0), ("rte", 64, 60.0)]
+    records = [record(task, 0, 60.0, student, n=n) for task, n, student in runs]
+    assert gaps_against(records, "n") == {"had": [(30, 1.0, 0.0)]}
+    assert "had at 8 lacks cola, left out" in caplog.text
+
+
 def test_curves_against_a_setting_have_its_value_on_the_axis_not_in_their_names() -> None:
     """The default of a setting is in the record alone, other values are overrides as well."""
     records = [
