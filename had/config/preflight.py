@@ -51,8 +51,10 @@ def preflight(
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
         return [f"--config-dir {args.config_dir}: there is no such directory"]
     with open_hydra(args.config_path or config_path, args.config_dir) as hydra:
-        name = args.config_name or config_name
-        return inspect(hydra, name, _mode(hydra, args, name), args.overrides, judge)
+        found = _Inspection(hydra, args.config_name or config_name, RunMode.MULTIRUN, judge)
+        if not args.multirun:
+            found.mode = found.mode_of(args.overrides)
+        return found.problems(args.overrides)
 
 
 def inspect(
@@ -60,13 +62,6 @@ def inspect(
 ) -> list[str]:
     """Everything that is wrong with overrides, each in one sentence."""
     return _Inspection(hydra, config_name, mode, judge).problems(overrides)
-
-
-def _mode(hydra: Hydra, args: Namespace, config_name: str) -> RunMode:
-    """One run or a sweep: by flag, or by a configuration that sets hydra.mode."""
-    if args.multirun:
-        return RunMode.MULTIRUN
-    return hydra.get_mode(config_name, args.overrides) or RunMode.RUN
 
 
 @contextmanager
@@ -111,6 +106,7 @@ class _Inspection:
         found: the problems, in the order they turned up.
         refused: overrides that do not compose, left out of everything that follows.
         lost: top-level keys whose group choice is among them.
+        composed: configurations by their overrides, since composing one takes most of the time.
     """
 
     hydra: Hydra
@@ -120,10 +116,19 @@ class _Inspection:
     found: list[str] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
+    composed: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
 
     @property
     def loader(self) -> ConfigLoader:
         return self.hydra.config_loader
+
+    def mode_of(self, overrides: list[str]) -> RunMode:
+        """One run or a sweep, without a flag: a configuration may set hydra.mode."""
+        try:
+            mode = self._kept(overrides).hydra.mode
+        except REFUSALS:  # does not compose, or not as one run
+            mode = self.hydra.get_mode(self.config_name, overrides)
+        return mode or RunMode.RUN
 
     def problems(self, overrides: list[str]) -> list[str]:
         given = [*overrides, *self._grid(overrides)]
@@ -162,12 +167,18 @@ class _Inspection:
         return [_Choice(override.key_or_group, root.split(".")[0], group, texts)]
 
     def _compose(self, overrides: list[str]) -> DictConfig:
-        cfg = self.hydra.compose_config(
-            self.config_name, overrides, RunMode.RUN, with_log_configuration=False
-        )
+        cfg = self._kept(overrides)
         with open_dict(cfg):
             cfg.hydra.mode = cfg.hydra.mode or self.mode
         return cfg
+
+    def _kept(self, overrides: list[str]) -> DictConfig:
+        key = tuple(overrides)
+        if key not in self.composed:
+            self.composed[key] = self.hydra.compose_config(
+                self.config_name, overrides, RunMode.RUN, with_log_configuration=False
+            )
+        return self.composed[key]
 
     def _composed(self, job: list[str], choices: list[_Choice]) -> DictConfig | None:
         """The configuration of one job, without the overrides that are refused."""

@@ -56,7 +56,8 @@ def test_the_oracle_on_a_lesser_target(target: str, tmp_path: Path) -> None:
         pytest.skip("this machine has no AVX2")
     oracle = "tests/attention/test_cpu_oracle.py"
     chosen = "not two-byte and not extreme and not narrow"  # types that cost a compilation each
-    run(target, tmp_path, "-m", "pytest", "-p", "no:cacheprovider", oracle, "-k", chosen)
+    alone = ("-n", "0", "-p", "no:cacheprovider")  # further processes would only import, and wait
+    run(target, tmp_path, "-m", "pytest", *alone, oracle, "-k", chosen)
     # Another process finds the machine code that the first left.
     assert run(target, tmp_path, "-c", REPORT).split()[1:] == ["1", "0"]
 
