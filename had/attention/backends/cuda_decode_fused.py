@@ -42,7 +42,7 @@ class OneKernel:
 
     def run(self, call: PackedCall) -> Tensor:
         """The output of a call of this shape."""
-        query, output = call.query.contiguous(), self.shape.empty_output()
+        query, output = call.query.contiguous(), self.shape.output_for(call)
         a = Arguments.from_buffer_copy(self._arguments)
         a.point_to(call, query, output)
         stream = torch.cuda.current_stream().cuda_stream
@@ -64,7 +64,7 @@ def worthwhile(shape: Shape, processors: int) -> bool:
 
     It is where two would list every key, and where there is little to gather.
     """
-    if shape.keys <= SAMPLED_KEYS:
+    if shape.room <= SAMPLED_KEYS:
         return True
     a = template(shape, splits_of(shape, processors))
     return shape.rows * shape.most_kept <= _MOST_PICKS * a.splits
@@ -73,14 +73,14 @@ def worthwhile(shape: Shape, processors: int) -> bool:
 def splits_of(shape: Shape, processors: int) -> int:
     """Parts of a key head's keys: they keep all multiprocessors busy if the context is long."""
     most = processors // (shape.batch * shape.groups)
-    return min(most, math.ceil(shape.keys / _LEAST_SPLIT_KEYS))
+    return min(most, math.ceil(shape.room / _LEAST_SPLIT_KEYS))
 
 
 def template(shape: Shape, splits: int) -> Arguments:
     """The kernel's arguments but for the addresses; in whole blocks, at most so many splits."""
     block = shape.block_keys
-    split_keys = math.ceil(shape.keys / (splits * block)) * block
-    a = shape.arguments(math.ceil(shape.keys / split_keys))
+    split_keys = math.ceil(shape.room / (splits * block)) * block
+    a = shape.arguments(math.ceil(shape.room / split_keys))
     a.split_keys = split_keys
     a.range_keys = math.ceil(split_keys / (_WARPS * block)) * block
     return a

@@ -49,7 +49,7 @@ class TwoKernels:
 
     def run(self, call: PackedCall) -> Tensor:
         """The output of a call of this shape."""
-        query, output = call.query.contiguous(), self.shape.empty_output()
+        query, output = call.query.contiguous(), self.shape.output_for(call)
         scratch = torch.empty(self._scratch, dtype=torch.uint8, device=query.device)
         a = Arguments.from_buffer_copy(self._arguments)
         a.point_to(call, query, output)
@@ -72,8 +72,8 @@ def splits_of(shape: Shape, processors: int, resident: int) -> int:
         resident: blocks that it holds at a time.
     """
     groups = shape.batch * shape.groups
-    splits = max(processors // groups, min(resident // groups, shape.keys // _SPLIT_KEYS))
-    return max(1, min(splits, _MOST_SPLITS, math.ceil(shape.keys / (_WARPS * shape.block_keys))))
+    splits = max(processors // groups, min(resident // groups, shape.room // _SPLIT_KEYS))
+    return max(1, min(splits, _MOST_SPLITS, math.ceil(shape.room / (_WARPS * shape.block_keys))))
 
 
 def most_blocks(shape: Shape) -> int:
@@ -84,10 +84,10 @@ def most_blocks(shape: Shape) -> int:
 def template(shape: Shape, splits: int) -> Arguments:
     """The kernels' arguments but for the addresses."""
     a = shape.arguments(splits)
-    a.range_keys = math.ceil(shape.keys / (splits * _WARPS * shape.block_keys)) * shape.block_keys
+    a.range_keys = math.ceil(shape.room / (splits * _WARPS * shape.block_keys)) * shape.block_keys
     a.split_keys = _WARPS * a.range_keys
-    a.row_keys = math.ceil(shape.keys / 32) * 32
-    a.sampled = int(shape.keys > SAMPLED_KEYS)
+    a.row_keys = shape.room
+    a.sampled = int(shape.room > SAMPLED_KEYS)
     return a
 
 

@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
-from typing import ClassVar
+import math
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedCall
-from had.attention.topn import ScaledN, TopN, keys_to_keep
+from had.attention.topn import share_and_number
 
 MOST_ROWS = 8  # of queries, that share a key head
+ROOM = 512  # keys; launches are planned for lengths rounded up to it
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What tells calls apart but for their contents: shapes, strides in elements, types.
+class Shape(NamedTuple):
+    """What tells calls apart but for their contents and the very number of keys.
+
+    A text grows by a token at a time, so that what is planned for a shape serves many steps.
 
     Attributes:
         device: index.
-        batch: B of `PackedCall`; and so on, H, G, T and S.
+        batch: B of `PackedCall`; and so on, H, G and T.
         heads: query heads.
         groups: key heads.
         tokens: queries of a head.
-        keys: keys of a head.
+        room: keys of a head, S, rounded up to a multiple of `ROOM`.
         words: 32-bit words of a key.
         width: of a value.
         dtype: of values.
-        key: strides of the keys' sequences and heads.
+        key: strides of the keys' sequences and heads, in elements.
         value: strides of the values' sequences, heads and keys.
-        mask: stride of the sequences' masks, None for none.
+        masked: whether there is a mask.
         gain: strides of a gain tensor's sequences and heads, or the number.
-        n: keys to keep.
+        share: of the allowed keys that a row keeps at least; see `share_and_number`.
+        number: of them likewise.
     """
 
     device: int
@@ -42,29 +45,28 @@ class Shape:
     heads: int
     groups: int
     tokens: int
-    keys: int
+    room: int
     words: int
     width: int
     dtype: torch.dtype
     key: tuple[int, ...]
     value: tuple[int, ...]
-    mask: int | None
+    masked: bool
     gain: tuple[int, int] | float
-    n: TopN
+    share: float
+    number: int
 
     @classmethod
     def of(cls, call: PackedCall) -> Shape:
         batch, heads, tokens, words = call.query.shape
         _, groups, keys, width = call.value.shape
-        mask, gain = call.mask, call.gain
+        gain = call.gain
         return cls(
-            call.query.get_device(),
-            *(batch, heads, groups, tokens, keys, words, width, call.value.dtype),
-            key=call.key.stride()[:2],
-            value=call.value.stride()[:3],
-            mask=None if mask is None else _stride(mask, 0, batch),
-            gain=_gain_strides(gain, batch, heads) if isinstance(gain, Tensor) else gain,
-            n=call.n,
+            *(call.query.get_device(), batch, heads, groups, tokens),
+            *(-(-keys // ROOM) * ROOM, words, width, call.value.dtype),
+            *(call.key.stride()[:2], call.value.stride()[:3], call.mask is not None),
+            _gain_strides(gain) if isinstance(gain, Tensor) else gain,
+            *share_and_number(call.n),
         )
 
     @property
@@ -81,23 +83,9 @@ class Shape:
         return torch.float32 if self.dtype.itemsize == 1 else self.dtype
 
     @property
-    def share(self) -> float:
-        """Of what the mask allows, which the kernels count; 0 where N is known."""
-        if self.mask is None or isinstance(self.n, int):
-            return 0.0
-        return self.n.share if isinstance(self.n, ScaledN) else self.n
-
-    @property
-    def least_kept(self) -> int:
-        """Keys that a row keeps whatever its share, if the mask allows as many."""
-        if not self.share:
-            return self.most_kept
-        return self.n.minimum if isinstance(self.n, ScaledN) else 0
-
-    @property
     def most_kept(self) -> int:
-        """Keys that a row keeps, if a mask allows all."""
-        return int(keys_to_keep(self.n, torch.tensor(self.keys)))
+        """Keys that a row keeps if all the room is full and allowed."""
+        return min(self.room, max(self.number, math.ceil(self.share * self.room)))
 
     @property
     def block_keys(self) -> int:
@@ -113,19 +101,19 @@ class Shape:
         a.query_batch = self.heads * a.query_head
         a.key_batch, a.key_head = self.key
         a.value_batch, a.value_head, a.value_key = self.value
-        a.mask_batch = self.mask or 0
         if isinstance(self.gain, tuple):
             a.gain_batch, a.gain_head = self.gain
         else:
             a.gain_number = self.gain
         a.share = self.share
-        a.keep = self.least_kept
-        a.heads, a.tokens, a.keys = self.heads, self.tokens, self.keys
+        a.keep = self.number
+        a.heads, a.tokens = self.heads, self.tokens
         return a
 
-    def empty_output(self) -> Tensor:
+    def output_for(self, call: PackedCall) -> Tensor:
+        """Room for the output of a call, of unknown contents."""
         size = (self.batch, self.heads, self.tokens, self.width)
-        return torch.empty(size, dtype=self.output_dtype, device=f"cuda:{self.device}")
+        return call.value.new_empty(size, dtype=self.output_dtype)
 
     def kernel(self, part: str, name: str, threads: int, shared_bytes: int) -> cuda_compile.Kernel:
         """The kernel in `cuda_decode_{part}.cu`, compiled for the shape."""
@@ -140,7 +128,7 @@ class Shape:
             "BFLOAT16": int(self.dtype == torch.bfloat16),
             "ROWS": self.rows,
             "GROUP": self.heads // self.groups,
-            "MASKED": int(self.mask is not None),
+            "MASKED": int(self.masked),
         }
         return tuple(constants.items())
 
@@ -164,20 +152,25 @@ class Arguments(ctypes.Structure):
     ]
 
     def point_to(self, call: PackedCall, query: Tensor, output: Tensor) -> None:
-        """Fill in the addresses of a call's tensors. `query`: its queries, contiguous."""
-        self.query, self.key, self.value = (x.data_ptr() for x in (query, call.key, call.value))
-        self.output = output.data_ptr()
+        """Fill in what a call of the shape has of its own: addresses, and the number of keys.
+
+        Args:
+            call: of the shape.
+            query: its queries, contiguous.
+            output: for its output.
+        """
+        self.query, self.key = query.data_ptr(), call.key.data_ptr()
+        self.value, self.output = call.value.data_ptr(), output.data_ptr()
+        self.keys = call.key.shape[2]
         if call.mask is not None:
             self.mask = call.mask.data_ptr()
+            self.mask_batch = call.mask.stride(0) if call.mask.shape[0] > 1 else 0
         if isinstance(call.gain, Tensor):
             self.gain = call.gain.data_ptr()
 
 
-def _stride(x: Tensor, dim: int, size: int) -> int:
-    """Of a dimension that is expanded to `size` if it is 1 long."""
-    return x.stride(dim) if x.shape[dim] == size else 0
-
-
-def _gain_strides(gain: Tensor, batch: int, heads: int) -> tuple[int, int]:
-    gain = gain.expand(batch, heads, 1, 1)
-    return gain.stride(0), gain.stride(1)
+def _gain_strides(gain: Tensor) -> tuple[int, int]:
+    """Of a gain's sequences and heads; 0 where they share one number."""
+    sizes, strides = (1, 1, 1, 1, *gain.shape), (0, 0, 0, 0, *gain.stride())
+    batch, head = (strides[i] if sizes[i] > 1 else 0 for i in (-4, -3))
+    return batch, head
