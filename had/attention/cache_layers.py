@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from had.attention.bits import pack_signs_into, words_for
+from had.attention.bits import words_for
+from had.attention.cache_append import append
 from had.errors import HadError
 
 _LEAST_ROOM = 64  # tokens: short texts are not worth growing in small steps
@@ -84,9 +85,7 @@ class BinaryKeyLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         new = key_states.shape[2]
         self._make_room(new)
-        pack_signs_into(self._key_buffer.narrow(2, self._end, new), key_states)
-        values = _within(value_states, self._value_buffer.dtype)
-        self._value_buffer.narrow(2, self._end, new).copy_(values)
+        append(key_states, value_states, self._key_buffer, self._value_buffer, at=self._end)
         self._end += new
         self._seen += new
         keys, values = self._expose()
@@ -285,11 +284,3 @@ def _moved(rows: Tensor, capacity: int) -> Tensor:
     buffer = rows.new_empty(batch, heads, capacity, width)
     buffer[:, :, :length] = rows
     return buffer
-
-
-def _within(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Values cut off at what an 8-bit float can hold; wider types take them as they are."""
-    if dtype.itemsize > 1:
-        return values
-    most = torch.finfo(dtype).max
-    return values.clamp(-most, most)

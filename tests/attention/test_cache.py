@@ -187,3 +187,22 @@ def test_eight_bit_values_are_the_nearest_and_never_infinite() -> None:
 def test_layers_that_keep_something_else_are_refused() -> None:
     with pytest.raises(HadError, match="LinearAttentionLayer"):
         had.BinaryKeyCache(Qwen3NextConfig(num_hidden_layers=4))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("value_dtype", [None, torch.float8_e4m3fn])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_gpu_stores_what_a_cpu_stores(
+    dtype: torch.dtype, value_dtype: torch.dtype | None
+) -> None:
+    """Tokens as projections give them: heads of a token side by side."""
+    here, there = BinaryKeyLayer(value_dtype), BinaryKeyLayer(value_dtype)
+    key, value = (
+        x.to(dtype).transpose(1, 2).contiguous().transpose(1, 2) for x in tokens(300, head_dim=64)
+    )
+    for new_key, new_value in pieces(key, value, [200, 1, 1, 7, 91]):
+        expected = here.update(new_key, new_value)
+        found = there.update(new_key.cuda(), new_value.cuda())
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one.cpu().float(), other.float())

@@ -27,6 +27,7 @@ from had.attention.backends.cuda_decode_fused import mail_words
 from had.attention.backends.cuda_decode_plan import scratch_sizes, template
 from had.attention.backends.cuda_decode_shape import Arguments, Shape
 from had.attention.bits import pack_signs
+from had.attention.cache_append import append
 from had.attention.topn import ScaledN
 
 SOURCES = Path(cuda_decode_plan.__file__).parent
@@ -258,3 +259,34 @@ def test_packing_is_that_of_bits(build: Build, dtype: torch.dtype, width: int) -
     assert torch.equal(words, pack_signs(x))
     assert (buffer[:, :, :4] == 77).all()
     assert (buffer[:, :, 11:] == 77).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("tokens", [1, 6])
+def test_appending_puts_new_tokens_where_they_belong(
+    build: Build, dtype: torch.dtype, tokens: int
+) -> None:
+    """Keys and values as projections give them, into the middle of buffers."""
+    new = torch.randn(2, tokens, 3, 64 + 34).to(dtype).transpose(1, 2)
+    key, value = new[..., :64], new[..., 64:]
+    words = torch.full((2, 3, 20, 2), 77, dtype=torch.int32)
+    values = torch.full((2, 3, 20, 34), 7.0, dtype=dtype)
+    wanted_words, wanted_values = words.clone(), values.clone()
+    append(key, value, wanted_words, wanted_values, at=9)
+    assert torch.equal(wanted_values[:, :, 9 : 9 + tokens], value)
+    assert cuda_pack.copies(value, values)
+    a = cuda_pack.arguments_of_append(key, value, words, values, at=9)
+    constants = {"THREADS": cuda_pack.THREADS, "SHARED_BYTES": 0}
+    library = build("pack.cpp", dict(cuda_pack.CONSTANTS[dtype]) | constants)
+    library.run_pack(ctypes.byref(a), -(-tokens * 32 // cuda_pack.THREADS), 3, 2)
+    assert torch.equal(words, wanted_words)
+    assert torch.equal(values, wanted_values)
+
+
+def test_rows_that_are_no_whole_words_are_not_copied_as_such() -> None:
+    values = torch.zeros(1, 2, 8, 6, dtype=torch.bfloat16)
+    assert cuda_pack.copies(values[:, :, :1], values)
+    assert not cuda_pack.copies(values[..., :5], values)
+    assert not cuda_pack.copies(values[..., 1:5], values)
+    assert not cuda_pack.copies(values.float(), values)
+    assert not cuda_pack.copies(values.mT.contiguous().mT, values)

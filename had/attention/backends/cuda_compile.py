@@ -156,6 +156,12 @@ def _cooperative_attribute() -> Any:
     return attribute
 
 
+def current_stream(device: int) -> int:
+    """PyTorch's current stream on a device, as the driver knows it."""
+    # Public functions put an object around it, which takes longer than all else of a launch here.
+    return int(torch._C._cuda_getCurrentRawStream(device))
+
+
 def capture_of(stream: int) -> int:
     """Which capture into a CUDA graph is under way on a stream that is being captured."""
     from cuda.bindings import driver

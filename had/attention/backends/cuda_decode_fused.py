@@ -45,7 +45,7 @@ class OneKernel:
         query, output = call.query.contiguous(), self.shape.output_for(call)
         a = Arguments.from_buffer_copy(self._arguments)
         a.point_to(call, query, output)
-        stream = torch.cuda.current_stream().cuda_stream
+        stream = cuda_compile.current_stream(self.shape.device)
         a.mail = _MAILBOXES.of(self.shape.device, stream).data_ptr()
         self._launch(a, stream)
         return output

@@ -55,7 +55,7 @@ class TwoKernels:
         a.point_to(call, query, output)
         base = scratch.data_ptr()
         a.list, a.listed, a.histogram, a.allowed = (base + offset for offset in self._offsets)
-        stream = torch.cuda.current_stream().cuda_stream
+        stream = cuda_compile.current_stream(self.shape.device)
         self._score(a, stream)
         self._gather(a, stream)
         return output

@@ -1,4 +1,4 @@
-"""The kernel of `had.attention.bits.pack_signs` on Hopper GPUs."""
+"""Signs to bits, and new tokens into a cache, on Hopper GPUs: one kernel does both."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from had.attention.backends import cuda_compile
 
 THREADS = 128
 _WARPS = THREADS // 32
+_WORD_BYTES = 4
 _MOST_BLOCKS = 2**16  # along the grid's second and third side
 CONSTANTS: dict[torch.dtype, cuda_compile.Constants] = {
     torch.bfloat16: (("BYTES", 2), ("HIGHEST", 0x7F80)),
@@ -25,12 +26,13 @@ class Arguments(ctypes.Structure):
     """The structure `Arguments` in `cuda_pack.cu`."""
 
     _fields_: ClassVar = [
-        ("x", ctypes.c_void_p),
-        ("words", ctypes.c_void_p),
-        *((f"x_{name}", ctypes.c_int64) for name in ("batch", "head", "token")),
-        *((f"words_{name}", ctypes.c_int64) for name in ("batch", "head", "token")),
-        ("tokens", ctypes.c_int),
-        ("width", ctypes.c_int),
+        *((name, ctypes.c_void_p) for name in ("x", "words", "value", "stored")),
+        *(
+            (f"{tensor}_{name}", ctypes.c_int64)
+            for tensor in ("x", "words", "value", "stored")
+            for name in ("batch", "head", "token")
+        ),
+        *((name, ctypes.c_int) for name in ("tokens", "width", "value_words")),
     ]
 
 
@@ -47,16 +49,51 @@ def supports(x: Tensor) -> bool:
     )
 
 
+def copies(value: Tensor, stored: Tensor) -> bool:
+    """Whether the kernel copies rows of `value` into `stored`, both (B, H, T or more, V)."""
+    return value.dtype == stored.dtype and _in_words(value) and _in_words(stored)
+
+
+def _in_words(x: Tensor) -> bool:
+    """Whether rows are of whole 32-bit words, each contiguous."""
+    size = x.element_size()
+    whole = all(step * size % _WORD_BYTES == 0 for step in (*x.stride()[:3], x.shape[3]))
+    return whole and x.stride(3) == 1 and x.data_ptr() % _WORD_BYTES == 0
+
+
 def pack(x: Tensor, words: Tensor) -> None:
     """Write the signs of x (B, H, T, D) into words, int32 (B, H, T, ceil(D / 32))."""
-    with torch.cuda.device(x.device):
-        launch = _launch(x.dtype, *x.shape[:3], device=x.get_device())
-        launch(arguments(x, words), torch.cuda.current_stream().cuda_stream)
+    _run(x, arguments(x, words))
+
+
+def append(key: Tensor, value: Tensor, words: Tensor, stored: Tensor, at: int) -> None:
+    """`had.attention.cache_append.append` of what the kernel takes."""
+    _run(key, arguments_of_append(key, value, words, stored, at))
 
 
 def arguments(x: Tensor, words: Tensor) -> Arguments:
+    """Of `pack`."""
     strides = (*x.stride()[:3], *words.stride()[:3])
-    return Arguments(x.data_ptr(), words.data_ptr(), *strides, *x.shape[2:])
+    return Arguments(x.data_ptr(), words.data_ptr(), 0, 0, *strides, *[0] * 6, *x.shape[2:], 0)
+
+
+def arguments_of_append(
+    key: Tensor, value: Tensor, words: Tensor, stored: Tensor, at: int
+) -> Arguments:
+    """Of `append`."""
+    a, size = arguments(key, words), value.element_size()
+    a.words += at * words.stride(2) * _WORD_BYTES
+    a.value, a.stored = value.data_ptr(), stored.data_ptr() + at * stored.stride(2) * size
+    a.value_batch, a.value_head, a.value_token = (step * size for step in value.stride()[:3])
+    a.stored_batch, a.stored_head, a.stored_token = (step * size for step in stored.stride()[:3])
+    a.value_words = value.shape[3] * size // _WORD_BYTES
+    return a
+
+
+def _run(x: Tensor, a: Arguments) -> None:
+    with torch.cuda.device(x.device):
+        launch = _launch(x.dtype, *x.shape[:3], device=x.get_device())
+        launch(a, cuda_compile.current_stream(x.get_device()))
 
 
 @lru_cache(maxsize=256)
