@@ -17,18 +17,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import test_merging
 import torch
 from test_decode_backends import Case, expected
 from torch import Tensor
 
-from had.attention.backends import cuda_decode_fused, cuda_decode_plan, cuda_pack, cuda_select
+from had.attention.backends import (
+    cuda_compile,
+    cuda_decode_fused,
+    cuda_decode_plan,
+    cuda_pack,
+    cuda_select,
+)
 from had.attention.backends.base import PackedCall
+from had.attention.backends.cuda_decode import CudaDecodeBackend
 from had.attention.backends.cuda_decode_fused import mail_words
 from had.attention.backends.cuda_decode_plan import scratch_sizes, template
-from had.attention.backends.cuda_decode_shape import Arguments, Shape
-from had.attention.bits import pack_signs
+from had.attention.backends.cuda_decode_shape import Arguments, Part, Shape
+from had.attention.bits import pack_signs, unpack_signs
 from had.attention.cache_append import append
-from had.attention.topn import ScaledN
+from had.attention.topn import ScaledN, keys_to_keep_of_part
 
 SOURCES = Path(cuda_decode_plan.__file__).parent
 EMULATION = Path(__file__).parent / "emulation"
@@ -86,36 +94,49 @@ def library_of(build: Build, shape: Shape, eager: bool) -> ctypes.CDLL:
     return library
 
 
-def run(call: PackedCall, a: Arguments, launch: Callable[[Arguments], None]) -> Tensor:
+def run(
+    call: PackedCall,
+    shape: Shape,
+    a: Arguments,
+    launch: Callable[[Arguments], None],
+    part: Part | None,
+) -> Tensor:
     """The output of a call: its addresses are filled in before it is launched."""
-    shape = Shape.of(call)
     size = (shape.batch, shape.heads, shape.tokens, shape.width)
     output = torch.full(size, torch.nan, dtype=shape.output_dtype)
     query = call.query.contiguous()
     mask = None if call.mask is None else followed_by_garbage(call.mask)
-    a.point_to(call, query, output)
-    a.mask = None if mask is None else mask.data_ptr()
+    a.point_to(replace(call, mask=mask), query, output, part)
     launch(a)
     return output
 
 
-def attend(build: Build, call: PackedCall, splits: int, blocks: int, eager: bool) -> Tensor:
+def attend(
+    build: Build,
+    call: PackedCall,
+    splits: int,
+    blocks: int,
+    eager: bool,
+    part: Part | None = None,
+) -> Tensor:
     """Both kernels, with so many splits of the keys and so many blocks for a row's values."""
-    shape = Shape.of(call)
+    shape = Shape.of(call, part is not None)
     library, a = library_of(build, shape, eager), template(shape, splits)
     scratch = [torch.full((n,), 0x5A, dtype=torch.uint8) for n in scratch_sizes(shape, a)]
-    a.list, a.listed, a.histogram, a.allowed = (part.data_ptr() for part in scratch)
+    a.list, a.listed, a.histogram, a.allowed = (x.data_ptr() for x in scratch)
 
     def launch(a: Arguments) -> None:
         library.run_score(ctypes.byref(a), splits, shape.groups, shape.batch)
         library.run_gather(ctypes.byref(a), blocks, shape.groups * shape.rows, shape.batch)
 
-    return run(call, a, launch)
+    return run(call, shape, a, launch, part)
 
 
-def attend_fused(build: Build, call: PackedCall, splits: int, eager: bool) -> Tensor:
+def attend_fused(
+    build: Build, call: PackedCall, splits: int, eager: bool, part: Part | None = None
+) -> Tensor:
     """The one kernel, with so many splits of the keys; afterwards its mail is as it was."""
-    shape = Shape.of(call)
+    shape = Shape.of(call, part is not None)
     library = library_of(build, shape, eager)
     a = cuda_decode_fused.template(shape, splits)
     mail = torch.full((mail_words(a.splits * shape.batch * shape.groups),), -1, dtype=torch.int32)
@@ -125,15 +146,17 @@ def attend_fused(build: Build, call: PackedCall, splits: int, eager: bool) -> Te
     def launch(a: Arguments) -> None:
         library.run_fused(ctypes.byref(a), a.splits, shape.groups, shape.batch, size)
 
-    output = run(call, a, launch)
+    output = run(call, shape, a, launch, part)
     assert (mail == -1).all()
     return output
 
 
 def followed_by_garbage(mask: Tensor) -> Tensor:
-    """The bytes of a mask, and others after them."""
-    garbage = torch.full((16,), 0xFE, dtype=torch.uint8)
-    return torch.cat([mask.flatten().view(torch.uint8), garbage])
+    """The mask, bytes that are no part of it behind its rows."""
+    memory = torch.full((mask.numel() + 16,), 0xFE, dtype=torch.uint8)
+    view = memory[: mask.numel()].view(mask.shape)
+    view.copy_(mask)
+    return view.view(torch.bool)
 
 
 SINGLE = Case(batch=1, groups=1)
@@ -190,6 +213,98 @@ def assert_equal(output: Tensor, call: PackedCall) -> None:
     wanted = expected(call)
     allowed = torch.finfo(output.dtype).eps * wanted.abs() + 2e-5
     assert ((output.double() - wanted).abs() <= allowed).all()
+
+
+# A part of every row's keys, and how many a row keeps in the rest: a number, or one a sequence.
+PARTS: dict[str, tuple[Case, int | list[int]]] = {
+    "a number": (replace(SINGLE, keys=700, n=60, groups=2), 7),
+    "a number, of which none is left": (replace(SINGLE, keys=700, n=7), 7),
+    "a number larger than all": (replace(SINGLE, keys=30, n=60), 7),
+    "a share": (replace(HALF, n=0.1), 16),
+    "a share, of which none is left": (replace(HALF, n=0.01), 5),
+    "a minimum beside a share": (replace(SINGLE, keys=700, n=ScaledN(0.02, 40)), 16),
+    "a share beyond its minimum, of a sample": (
+        replace(SINGLE, keys=20011, n=ScaledN(0.02, 40)),
+        16,
+    ),
+    "float8, a gain for each head": (
+        replace(HALF, dtype=torch.float8_e4m3fn, value_width=128, gains=True),
+        4,
+    ),
+    "six rows of three tokens": (replace(SINGLE, heads=2, tokens=3, keys=700), 5),
+    "left padding": (Case(keys=1200, n=90, mask="left"), [16, 3]),
+    "left padding, a share": (Case(keys=1200, n=0.1, mask="left", gains=True), [16, 3]),
+    "left padding, a share with a minimum": (
+        Case(keys=1200, n=ScaledN(0.03, 30), mask="left"),
+        [16, 3],
+    ),
+    "scattered, one number for all": (Case(keys=1200, n=ScaledN(0.03, 30), mask="scattered"), [16]),
+    "no key allowed": (Case(groups=1, mask="none allowed"), [2, 0]),
+    "ties everywhere": (replace(SINGLE, keys=1200, n=100, codes="equal"), 16),
+    "all keys": (replace(SINGLE, keys=1200, n=1.0), 16),
+}
+
+
+@pytest.mark.parametrize("kernels", [1, 2])
+@pytest.mark.parametrize(("case", "elsewhere"), PARTS.values(), ids=PARTS)
+def test_a_part_equals_the_definition(
+    build: Build, case: Case, elsewhere: int | list[int], kernels: int
+) -> None:
+    call = case.call()
+    kept = elsewhere if isinstance(elsewhere, int) else torch.tensor(elsewhere)[:, None, None]
+    part = Part.of(call, kept)
+    part.log_sums.fill_(torch.nan)
+    if kernels == 1:
+        output = attend_fused(build, call, splits=3, eager=False, part=part)
+    else:
+        output = attend(build, call, splits=3, blocks=2, eager=False, part=part)
+    wanted, log_sums = expected_part(call, kept)
+    assert output.dtype == torch.float32
+    assert ((output.double() - wanted).abs() <= 2e-5).all()
+    torch.testing.assert_close(part.log_sums.double(), log_sums, atol=1e-5, rtol=1e-6)
+
+
+def expected_part(call: PackedCall, elsewhere: int | Tensor) -> tuple[Tensor, Tensor]:
+    """What `Backend.attend_part` promises, in float64: kept keys by a stable sort, row by row."""
+    query, key = (unpack_signs(x, call.head_dim) for x in (call.query, call.key))
+    shared = query.shape[1] // key.shape[1]
+    scores = query @ key.repeat_interleave(shared, 1).mT
+    mask = torch.ones(1, 1, 1, 1, dtype=torch.bool) if call.mask is None else call.mask
+    mask = mask.expand(scores.shape)
+    keep = keys_to_keep_of_part(call.n, mask.sum(-1), elsewhere)
+    order = scores.masked_fill(~mask, -torch.inf).argsort(dim=-1, descending=True, stable=True)
+    place = torch.empty_like(order).scatter_(
+        -1, order, torch.arange(order.shape[-1]).expand_as(order)
+    )
+    logits = (scores.double() * call.gain).masked_fill(place >= keep[..., None], -torch.inf)
+    output = logits.softmax(-1).nan_to_num(0.0) @ call.value.double().repeat_interleave(shared, 1)
+    return output, logits.logsumexp(-1, keepdim=True)
+
+
+MERGED = {
+    "a number": test_merging.Case(),
+    "a share with a minimum": test_merging.Case(n=ScaledN(0.05, 12), gains=True),
+    "one far key": test_merging.Case(keys=test_merging.RECENT + 1, n=0.9, width=128),
+    "none left of N": test_merging.Case(n=3),
+    "left padding, a share": test_merging.PADDED["left padding, a share"],
+    "rows with no far key, or one": test_merging.PADDED["rows with no far key, or one"],
+    "a row without any key": test_merging.PADDED["a row without any key"],
+}
+
+
+@pytest.mark.parametrize("case", MERGED.values(), ids=MERGED)
+def test_merged_with_exact_keys_it_equals_the_oracle(
+    build: Build, case: test_merging.Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backend as it is chosen, its launches aside."""
+
+    def attend_part(self: object, call: PackedCall, kept: Tensor | int) -> tuple[Tensor, Tensor]:
+        part = Part.of(call, kept)
+        return attend_fused(build, call, splits=2, eager=True, part=part), part.log_sums
+
+    monkeypatch.setattr(cuda_compile, "runs_on", lambda device: True)
+    monkeypatch.setattr(CudaDecodeBackend, "attend_part", attend_part)
+    test_merging.check("cuda_decode", replace(case, dtype=torch.bfloat16).call())
 
 
 @pytest.mark.parametrize("case", ["a sample", "more than is staged at a time"])

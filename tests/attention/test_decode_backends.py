@@ -278,6 +278,7 @@ def test_kernels_compile_without_a_device(
         "ROWS": 4,
         "GROUP": 4,
         "MASKED": 1,
+        "PART": 1,
     }
     constants |= dict(zip(("THREADS", "SHARED_BYTES"), KERNELS[source], strict=True))
     code = cuda_compile.machine_code(source, tuple(constants.items()), "sm_90a")

@@ -18,7 +18,7 @@ from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedBackend, PackedCall
 from had.attention.backends.cuda_decode_fused import OneKernel, fits, processors_of, worthwhile
 from had.attention.backends.cuda_decode_plan import TwoKernels
-from had.attention.backends.cuda_decode_shape import MOST_ROWS, Shape
+from had.attention.backends.cuda_decode_shape import MOST_ROWS, Part, Shape
 
 _MOST_KEYS = 2**24  # an entry of a list holds a key's index in 24 bits
 _WIDTHS = (64, 128)
@@ -42,6 +42,14 @@ class CudaDecodeBackend(PackedBackend):
     def attend_packed(self, call: PackedCall) -> Tensor:
         with torch.cuda.device(call.query.device):
             return plan_for(Shape.of(call)).run(call)
+
+    def supports_part(self, call: PackedCall) -> bool:
+        return self.supports_packed(call)
+
+    def attend_part(self, call: PackedCall, kept_elsewhere: Tensor | int) -> tuple[Tensor, Tensor]:
+        with torch.cuda.device(call.query.device):
+            part = Part.of(call, kept_elsewhere)
+            return plan_for(Shape.of(call, part=True)).run(call, part), part.log_sums
 
 
 @lru_cache(maxsize=256)

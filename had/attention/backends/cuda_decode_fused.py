@@ -11,7 +11,7 @@ from torch import Tensor
 from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedCall
 from had.attention.backends.cuda_decode_plan import SAMPLED_KEYS
-from had.attention.backends.cuda_decode_shape import MOST_ROWS, Arguments, Shape
+from had.attention.backends.cuda_decode_shape import MOST_ROWS, Arguments, Part, Shape
 
 THREADS = 512
 FIXED_BYTES = 144_000  # of shared memory, beside the scores
@@ -40,11 +40,11 @@ class OneKernel:
         )
         self._arguments = a
 
-    def run(self, call: PackedCall) -> Tensor:
-        """The output of a call of this shape."""
+    def run(self, call: PackedCall, part: Part | None = None) -> Tensor:
+        """The output of a call of this shape; the logs of a part's sums are left in it."""
         query, output = call.query.contiguous(), self.shape.output_for(call)
         a = Arguments.from_buffer_copy(self._arguments)
-        a.point_to(call, query, output)
+        a.point_to(call, query, output, part)
         stream = cuda_compile.current_stream(self.shape.device)
         a.mail = _MAILBOXES.of(self.shape.device, stream).data_ptr()
         self._launch(a, stream)

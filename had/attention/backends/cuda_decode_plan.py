@@ -13,7 +13,7 @@ from torch import Tensor
 
 from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedCall
-from had.attention.backends.cuda_decode_shape import Arguments, Shape
+from had.attention.backends.cuda_decode_shape import Arguments, Part, Shape
 
 SCORE_THREADS = 256
 GATHER_THREADS = 512
@@ -47,12 +47,12 @@ class TwoKernels:
         self._offsets = [sum(sizes[:i]) for i in range(len(sizes))]
         self._scratch = sum(sizes)
 
-    def run(self, call: PackedCall) -> Tensor:
-        """The output of a call of this shape."""
+    def run(self, call: PackedCall, part: Part | None = None) -> Tensor:
+        """The output of a call of this shape; the logs of a part's sums are left in it."""
         query, output = call.query.contiguous(), self.shape.output_for(call)
         scratch = torch.empty(self._scratch, dtype=torch.uint8, device=query.device)
         a = Arguments.from_buffer_copy(self._arguments)
-        a.point_to(call, query, output)
+        a.point_to(call, query, output, part)
         base = scratch.data_ptr()
         a.list, a.listed, a.histogram, a.allowed = (base + offset for offset in self._offsets)
         stream = cuda_compile.current_stream(self.shape.device)

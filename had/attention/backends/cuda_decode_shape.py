@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -38,6 +39,7 @@ class Shape(NamedTuple):
         gain: strides of a gain tensor's sequences and heads, or the number.
         share: of the allowed keys that a row keeps at least; see `share_and_number`.
         number: of them likewise.
+        part: whether the keys are a part of every row's; see `Backend.attend_part`.
     """
 
     device: int
@@ -55,9 +57,10 @@ class Shape(NamedTuple):
     gain: tuple[int, int] | float
     share: float
     number: int
+    part: bool = False
 
     @classmethod
-    def of(cls, call: PackedCall) -> Shape:
+    def of(cls, call: PackedCall, part: bool = False) -> Shape:
         batch, heads, tokens, words = call.query.shape
         _, groups, keys, width = call.value.shape
         gain = call.gain
@@ -66,7 +69,7 @@ class Shape(NamedTuple):
             *(-(-keys // ROOM) * ROOM, words, width, call.value.dtype),
             *(call.key.stride()[:2], call.value.stride()[:3], call.mask is not None),
             _gain_strides(gain) if isinstance(gain, Tensor) else gain,
-            *share_and_number(call.n),
+            *(*share_and_number(call.n), part),
         )
 
     @property
@@ -80,7 +83,7 @@ class Shape(NamedTuple):
 
     @property
     def output_dtype(self) -> torch.dtype:
-        return torch.float32 if self.dtype.itemsize == 1 else self.dtype
+        return torch.float32 if self.part or self.dtype.itemsize == 1 else self.dtype
 
     @property
     def most_kept(self) -> int:
@@ -129,8 +132,29 @@ class Shape(NamedTuple):
             "ROWS": self.rows,
             "GROUP": self.heads // self.groups,
             "MASKED": int(self.masked),
+            "PART": int(self.part),
         }
         return tuple(constants.items())
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a call for a part of every row's keys has beside.
+
+    Attributes:
+        kept_elsewhere: keys that a row keeps beside these, a number or int64 (B or 1, 1, 1).
+        log_sums: room for the logs of the sums, float32 (B, H, T, 1), contiguous.
+    """
+
+    kept_elsewhere: Tensor | int
+    log_sums: Tensor
+
+    @classmethod
+    def of(cls, call: PackedCall, kept_elsewhere: Tensor | int) -> Part:
+        if isinstance(kept_elsewhere, Tensor):
+            kept_elsewhere = kept_elsewhere.long()
+        size = (*call.query.shape[:3], 1)
+        return cls(kept_elsewhere, call.value.new_empty(size, dtype=torch.float32))
 
 
 class Arguments(ctypes.Structure):
@@ -138,26 +162,32 @@ class Arguments(ctypes.Structure):
 
     _fields_: ClassVar = [
         *((name, ctypes.c_void_p) for name in ("query", "key", "value", "mask", "gain", "output")),
+        *((name, ctypes.c_void_p) for name in ("log_sums", "elsewhere")),
         *((name, ctypes.c_void_p) for name in ("mail", "list", "listed", "histogram", "allowed")),
         *((f"query_{name}", ctypes.c_int64) for name in ("batch", "head", "token")),
         *((f"key_{name}", ctypes.c_int64) for name in ("batch", "head")),
         *((f"value_{name}", ctypes.c_int64) for name in ("batch", "head", "key")),
         ("mask_batch", ctypes.c_int64),
         *((f"gain_{name}", ctypes.c_int64) for name in ("batch", "head")),
+        ("elsewhere_batch", ctypes.c_int64),
         ("row_keys", ctypes.c_int64),
         ("share", ctypes.c_double),
         ("gain_number", ctypes.c_float),
         *((name, ctypes.c_int) for name in ("heads", "tokens", "keys", "keep")),
+        ("elsewhere_number", ctypes.c_int),
         *((name, ctypes.c_int) for name in ("splits", "split_keys", "range_keys", "sampled")),
     ]
 
-    def point_to(self, call: PackedCall, query: Tensor, output: Tensor) -> None:
+    def point_to(
+        self, call: PackedCall, query: Tensor, output: Tensor, part: Part | None = None
+    ) -> None:
         """Fill in what a call of the shape has of its own: addresses, and the number of keys.
 
         Args:
             call: of the shape.
             query: its queries, contiguous.
             output: for its output.
+            part: what it has beside, if its shape is that of a part.
         """
         self.query, self.key = query.data_ptr(), call.key.data_ptr()
         self.value, self.output = call.value.data_ptr(), output.data_ptr()
@@ -167,6 +197,16 @@ class Arguments(ctypes.Structure):
             self.mask_batch = call.mask.stride(0) if call.mask.shape[0] > 1 else 0
         if isinstance(call.gain, Tensor):
             self.gain = call.gain.data_ptr()
+        if part is not None:
+            self._point_to_part(part)
+
+    def _point_to_part(self, part: Part) -> None:
+        self.log_sums = part.log_sums.data_ptr()
+        if isinstance(kept := part.kept_elsewhere, Tensor):
+            self.elsewhere = kept.data_ptr()
+            self.elsewhere_batch = kept.stride(0) if kept.shape[0] > 1 else 0
+        else:
+            self.elsewhere_number = kept
 
 
 def _gain_strides(gain: Tensor) -> tuple[int, int]:

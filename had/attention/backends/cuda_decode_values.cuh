@@ -61,7 +61,7 @@ DEVICE void add_lanes(float* sums, Sum& sum, int lane) {
 }
 
 DEVICE void write(void* output, i64 index, float x) {
-  if (VALUE_BYTES == 1)
+  if (WIDE)
     ((float*)output)[index] = x;
   else
     ((unsigned short*)output)[index] = BFLOAT16 ? to_bfloat16(x) : to_float16(x);
