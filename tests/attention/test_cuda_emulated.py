@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,12 @@ from had.attention.backends import (
     cuda_compile,
     cuda_decode_fused,
     cuda_decode_plan,
+    cuda_merge,
     cuda_pack,
     cuda_select,
+    parts,
 )
-from had.attention.backends.base import PackedCall
+from had.attention.backends.base import ExactKeys, PackedCall
 from had.attention.backends.cuda_decode import CudaDecodeBackend
 from had.attention.backends.cuda_decode_fused import mail_words
 from had.attention.backends.cuda_decode_plan import scratch_sizes, template
@@ -281,6 +284,63 @@ def expected_part(call: PackedCall, elsewhere: int | Tensor) -> tuple[Tensor, Te
     return output, logits.logsumexp(-1, keepdim=True)
 
 
+def merge(
+    build: Build,
+    exact: ExactKeys,
+    value: Tensor,
+    allowed: Tensor | None,
+    far: Tensor,
+    log_sums: Tensor,
+) -> Tensor:
+    """As `cuda_merge.merge`."""
+    assert cuda_merge.supports(exact, value, allowed)
+    dtype = torch.float32 if value.element_size() == 1 else value.dtype
+    output = torch.full(far.shape, torch.nan, dtype=dtype)
+    constants = dict(cuda_merge.constants(exact, value, allowed))
+    sizes = {"THREADS": cuda_merge.THREADS, "SHARED_BYTES": cuda_merge.SHARED_BYTES}
+    library = build("merge.cpp", constants | sizes)
+    a = cuda_merge.arguments(exact, value, allowed, far, log_sums, output)
+    library.run_merge(ctypes.byref(a), *reversed(far.shape[:2]))
+    return output
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "value_dtype", "width", "value_width", "keys"),
+    [
+        (torch.bfloat16, torch.bfloat16, 64, 128, 16),
+        (torch.float16, torch.float16, 128, 64, 37),
+        (torch.float32, torch.float8_e4m3fn, 64, 64, 1),
+        (torch.bfloat16, torch.float8_e4m3fn, 128, 128, 300),
+    ],
+)
+def test_merging_is_that_of_plain_operations(
+    build: Build,
+    masked: bool,
+    dtype: torch.dtype,
+    value_dtype: torch.dtype,
+    width: int,
+    value_width: int,
+    keys: int,
+) -> None:
+    """Tensors as a layer has them: heads of a token side by side, keys in a larger buffer."""
+    torch.manual_seed(keys)
+    query = torch.randn(2, 1, 6, width).to(dtype).transpose(1, 2)
+    key = torch.randn(2, 3, keys + 5, width).to(dtype)[:, :, 2 : keys + 2]
+    value = torch.randn(2, 3, keys + 7, value_width).to(value_dtype)[:, :, 7:]
+    exact = ExactKeys(query, key, 0.2, keys)
+    allowed = torch.rand(2, 1, 1, keys) > 0.4 if masked else None
+    far, log_sums = torch.randn(2, 6, 1, value_width), 3 * torch.randn(2, 6, 1, 1)
+    log_sums[0, 1:3], far[0, 1:3] = -torch.inf, 0.0
+    if masked:
+        allowed[0] = False
+    output = merge(build, exact, value, allowed, far, log_sums)
+    wanted = parts.merge(exact, value, allowed, far, log_sums)
+    assert output.dtype == wanted.dtype
+    torch.testing.assert_close(output, wanted)
+    assert not masked or (output[0, 1:3] == 0).all()
+
+
 MERGED = {
     "a number": test_merging.Case(),
     "a share with a minimum": test_merging.Case(n=ScaledN(0.05, 12), gains=True),
@@ -304,6 +364,7 @@ def test_merged_with_exact_keys_it_equals_the_oracle(
 
     monkeypatch.setattr(cuda_compile, "runs_on", lambda device: True)
     monkeypatch.setattr(CudaDecodeBackend, "attend_part", attend_part)
+    monkeypatch.setattr(cuda_merge, "merge", partial(merge, build))
     test_merging.check("cuda_decode", replace(case, dtype=torch.bfloat16).call())
 
 

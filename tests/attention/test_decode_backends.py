@@ -21,6 +21,7 @@ from had.attention.backends import (
     cuda_decode,
     cuda_decode_fused,
     cuda_decode_plan,
+    cuda_merge,
     cuda_pack,
 )
 from had.attention.backends.cuda_decode_plan import most_blocks, splits_of
@@ -261,6 +262,7 @@ KERNELS = {
     ),
     "cuda_decode_fused.cu": (cuda_decode_fused.THREADS, cuda_decode_fused.MOST_BYTES),
     "cuda_pack.cu": (cuda_pack.THREADS, 0),
+    "cuda_merge.cu": (cuda_merge.THREADS, cuda_merge.SHARED_BYTES),
 }
 
 
@@ -279,6 +281,8 @@ def test_kernels_compile_without_a_device(
         "GROUP": 4,
         "MASKED": 1,
         "PART": 1,
+        "WIDTH": 64,
+        "KEY_FLOAT": 2,
     }
     constants |= dict(zip(("THREADS", "SHARED_BYTES"), KERNELS[source], strict=True))
     code = cuda_compile.machine_code(source, tuple(constants.items()), "sm_90a")

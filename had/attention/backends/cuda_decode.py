@@ -14,8 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from had.attention.backends import cuda_compile
-from had.attention.backends.base import PackedBackend, PackedCall
+from had.attention.backends import cuda_compile, cuda_merge
+from had.attention.backends.base import ExactKeys, PackedBackend, PackedCall
 from had.attention.backends.cuda_decode_fused import OneKernel, fits, processors_of, worthwhile
 from had.attention.backends.cuda_decode_plan import TwoKernels
 from had.attention.backends.cuda_decode_shape import MOST_ROWS, Part, Shape
@@ -50,6 +50,18 @@ class CudaDecodeBackend(PackedBackend):
         with torch.cuda.device(call.query.device):
             part = Part.of(call, kept_elsewhere)
             return plan_for(Shape.of(call, part=True)).run(call, part), part.log_sums
+
+    def merge(
+        self,
+        exact: ExactKeys,
+        value: Tensor,
+        allowed: Tensor | None,
+        far: Tensor,
+        log_sums: Tensor,
+    ) -> Tensor:
+        if cuda_merge.supports(exact, value, allowed):
+            return cuda_merge.merge(exact, value, allowed, far, log_sums)
+        return super().merge(exact, value, allowed, far, log_sums)
 
 
 @lru_cache(maxsize=256)
