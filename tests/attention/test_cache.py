@@ -68,6 +68,30 @@ def test_the_first_tokens_are_not_kept_alive(recent: int) -> None:
     assert sum(memories.values()) < key.nbytes + 1.5 * value.nbytes
 
 
+@pytest.mark.parametrize(
+    "sizes", [[300], [1] * 300, [7, 200, 1, 1, 91], [3, 1, 60, 1, 1, 2, 100, 132]]
+)
+def test_the_last_keys_stay_exact_through_all_steps(sizes: list[int]) -> None:
+    """Those of the new tokens and of the four before them, as they came; crops included."""
+    key, value = tokens(300)
+    layer, seen = BinaryKeyLayer(recent=5), 0
+    for new_key, new_value in pieces(key, value, sizes):
+        new = new_key.shape[2]
+        words, _ = layer.update(new_key, new_value)
+        seen += new
+        assert torch.equal(words.exact, key[:, :, max(0, seen - new - 4) : seen])
+        back = min(new, 20)
+        layer.crop(-back)
+        again = slice(seen - back, seen)
+        words, _ = layer.update(key[:, :, again], value[:, :, again])
+        assert torch.equal(words.exact, key[:, :, max(0, seen - back - 4) : seen])
+    layer.reorder_cache(torch.tensor([1, 0]))
+    words, _ = layer.update(key[[1, 0], :, :1], value[[1, 0], :, :1])
+    assert torch.equal(words.exact[:, :, :4], key[[1, 0], :, 296:])
+    with pytest.raises(ValueError, match="exact keys of the tokens before are gone"):
+        layer.crop(-200)
+
+
 def test_cropping_sequences_and_tokens() -> None:
     key, value = tokens(20)
     layer = BinaryKeyLayer()
