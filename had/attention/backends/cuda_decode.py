@@ -16,9 +16,9 @@ from torch import Tensor
 
 from had.attention.backends import cuda_compile, cuda_merge
 from had.attention.backends.base import ExactKeys, PackedBackend, PackedCall
-from had.attention.backends.cuda_decode_fused import OneKernel, fits, processors_of, worthwhile
+from had.attention.backends.cuda_decode_fused import OneKernel, fits, worthwhile
 from had.attention.backends.cuda_decode_plan import TwoKernels
-from had.attention.backends.cuda_decode_shape import MOST_ROWS, Part, Shape
+from had.attention.backends.cuda_decode_shape import MOST_ROWS, Part, Shape, processors_of
 
 _MOST_KEYS = 2**24  # an entry of a list holds a key's index in 24 bits
 _WIDTHS = (64, 128)

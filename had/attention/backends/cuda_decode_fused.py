@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -11,7 +10,13 @@ from torch import Tensor
 from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedCall
 from had.attention.backends.cuda_decode_plan import SAMPLED_KEYS
-from had.attention.backends.cuda_decode_shape import MOST_ROWS, Arguments, Part, Shape
+from had.attention.backends.cuda_decode_shape import (
+    MOST_ROWS,
+    Arguments,
+    Part,
+    Shape,
+    processors_of,
+)
 
 THREADS = 512
 FIXED_BYTES = 144_000  # of shared memory, beside the scores
@@ -94,11 +99,6 @@ def shared_bytes(shape: Shape, a: Arguments) -> int:
 def mail_words(splits: int) -> int:
     """Words of the mail of so many splits, of all heads together."""
     return splits * MOST_ROWS * _ROW_WORDS
-
-
-@cache
-def processors_of(device: int) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 class _Mailboxes:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedCall
-from had.attention.backends.cuda_decode_shape import Arguments, Part, Shape
+from had.attention.backends.cuda_decode_shape import Arguments, Part, Shape, processors_of
 
 SCORE_THREADS = 256
 GATHER_THREADS = 512
@@ -35,8 +35,7 @@ class TwoKernels:
         self.shape = shape
         score = shape.kernel("score", "score_keys", SCORE_THREADS, SCORE_SHARED_BYTES)
         gather = shape.kernel("gather", "gather_values", GATHER_THREADS, GATHER_SHARED_BYTES)
-        processors = torch.cuda.get_device_properties(shape.device).multi_processor_count
-        splits = splits_of(shape, processors, score.resident_clusters(1))
+        splits = splits_of(shape, processors_of(shape.device), score.resident_clusters(1))
         blocks = gather.cluster_size(shape.all_rows, most_blocks(shape))
         grid = (splits, shape.groups, shape.batch)
         self._score = cuda_compile.Launch(score, grid, overlapping=True)

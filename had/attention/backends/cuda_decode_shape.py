@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -207,6 +208,12 @@ class Arguments(ctypes.Structure):
             self.elsewhere_batch = kept.stride(0) if kept.shape[0] > 1 else 0
         else:
             self.elsewhere_number = kept
+
+
+@cache
+def processors_of(device: int) -> int:
+    """Multiprocessors of a device."""
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def _gain_strides(gain: Tensor) -> tuple[int, int]:
