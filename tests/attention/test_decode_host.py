@@ -75,7 +75,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     monkeypatch.setattr(cuda_decode_fused, "processors_of", lambda device: 132)
     monkeypatch.setattr(cuda_decode_plan, "processors_of", lambda device: 132)
     monkeypatch.setattr(cuda_decode_fused._Mailboxes, "of", lambda *_: memory)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(cuda_compile, "on", lambda device: nullcontext())
     for cache in caches:
         cache.cache_clear()
     yield fake
@@ -90,7 +90,9 @@ class Operations(TorchDispatchMode):
         super().__init__()
         self.counts: Counter[str] = Counter()
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         self.counts[str(function)] += 1
         return function(*args, **(kwargs or {}))
 

@@ -40,14 +40,14 @@ class CudaDecodeBackend(PackedBackend):
         )
 
     def attend_packed(self, call: PackedCall) -> Tensor:
-        with torch.cuda.device(call.query.device):
+        with cuda_compile.on(call.query.get_device()):
             return plan_for(Shape.of(call)).run(call)
 
     def supports_part(self, call: PackedCall) -> bool:
         return self.supports_packed(call)
 
     def attend_part(self, call: PackedCall, kept_elsewhere: Tensor | int) -> tuple[Tensor, Tensor]:
-        with torch.cuda.device(call.query.device):
+        with cuda_compile.on(call.query.get_device()):
             part = Part.of(call, kept_elsewhere)
             return plan_for(Shape.of(call, part=True)).run(call, part), part.log_sums
 

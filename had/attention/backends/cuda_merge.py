@@ -62,7 +62,7 @@ def merge(
     output = torch.empty_like(far, dtype=dtype)
     a = arguments(exact, value, allowed, far, log_sums, output)
     device = far.get_device()
-    with torch.cuda.device(device):
+    with cuda_compile.on(device):
         launch = _launch(constants(exact, value, allowed), *far.shape[:2], device)
         launch(a, cuda_compile.current_stream(device))
     return output

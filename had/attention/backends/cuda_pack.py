@@ -56,9 +56,14 @@ def copies(value: Tensor, stored: Tensor) -> bool:
 
 def _in_words(x: Tensor) -> bool:
     """Whether rows are of whole 32-bit words, each contiguous."""
-    size = x.element_size()
-    whole = all(step * size % _WORD_BYTES == 0 for step in (*x.stride()[:3], x.shape[3]))
-    return whole and x.stride(3) == 1 and x.data_ptr() % _WORD_BYTES == 0
+    whole = _whole(x.stride(), x.shape[3], x.element_size())
+    return whole and x.data_ptr() % _WORD_BYTES == 0
+
+
+@lru_cache(maxsize=1024)
+def _whole(strides: tuple[int, ...], width: int, size: int) -> bool:
+    whole = all(step * size % _WORD_BYTES == 0 for step in (*strides[:3], width))
+    return whole and strides[3] == 1
 
 
 def pack(x: Tensor, words: Tensor) -> None:
@@ -73,27 +78,54 @@ def append(key: Tensor, value: Tensor, words: Tensor, stored: Tensor, at: int) -
 
 def arguments(x: Tensor, words: Tensor) -> Arguments:
     """Of `pack`."""
-    strides = (*x.stride()[:3], *words.stride()[:3])
-    return Arguments(x.data_ptr(), words.data_ptr(), 0, 0, *strides, *[0] * 6, *x.shape[2:], 0)
+    a = Arguments.from_buffer_copy(_template(x.shape, x.stride(), words.stride()))
+    a.x, a.words = x.data_ptr(), words.data_ptr()
+    return a
 
 
 def arguments_of_append(
     key: Tensor, value: Tensor, words: Tensor, stored: Tensor, at: int
 ) -> Arguments:
     """Of `append`."""
-    a, size = arguments(key, words), value.element_size()
-    a.words += at * words.stride(2) * _WORD_BYTES
+    row, size = words.stride(), value.element_size()
+    layout = (value.shape[3], size, value.stride(), stored.stride())
+    a = Arguments.from_buffer_copy(_template(key.shape, key.stride(), row, layout))
+    a.x, a.words = key.data_ptr(), words.data_ptr() + at * row[2] * _WORD_BYTES
     a.value, a.stored = value.data_ptr(), stored.data_ptr() + at * stored.stride(2) * size
-    a.value_batch, a.value_head, a.value_token = (step * size for step in value.stride()[:3])
-    a.stored_batch, a.stored_head, a.stored_token = (step * size for step in stored.stride()[:3])
-    a.value_words = value.shape[3] * size // _WORD_BYTES
+    return a
+
+
+@lru_cache(maxsize=1024)
+def _template(
+    shape: tuple[int, ...],
+    x: tuple[int, ...],
+    words: tuple[int, ...],
+    values: tuple[int, int, tuple[int, ...], tuple[int, ...]] | None = None,
+) -> Arguments:
+    """The kernel's arguments but for the addresses: most tokens differ in nothing else.
+
+    Args:
+        shape: of the queries or keys.
+        x: their strides.
+        words: those of their signs.
+        values: width, bytes of an element, and strides before and after, if any are copied.
+    """
+    a = Arguments(tokens=shape[2], width=shape[3])
+    a.x_batch, a.x_head, a.x_token = x[:3]
+    a.words_batch, a.words_head, a.words_token = words[:3]
+    if values is not None:
+        width, size, value, stored = values
+        a.value_batch, a.value_head, a.value_token = (step * size for step in value[:3])
+        a.stored_batch, a.stored_head, a.stored_token = (step * size for step in stored[:3])
+        a.value_words = width * size // _WORD_BYTES
     return a
 
 
 def _run(x: Tensor, a: Arguments) -> None:
-    with torch.cuda.device(x.device):
-        launch = _launch(x.dtype, *x.shape[:3], device=x.get_device())
-        launch(a, cuda_compile.current_stream(x.get_device()))
+    device = x.get_device()
+    with cuda_compile.on(device):
+        launch = _launch(x.dtype, *x.shape[:3], device)
+        launch(a, cuda_compile.current_stream(device))
 
 
 @lru_cache(maxsize=256)
