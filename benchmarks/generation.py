@@ -38,6 +38,7 @@ from transformers import (
 )
 
 import had
+from had.attention.module import recent_keys_of
 
 BINARY, DENSE = "binary", "dense"
 
@@ -101,14 +102,15 @@ def build(layers: int, device: str) -> PreTrainedModel:
     return model.to(torch.bfloat16 if device == "cuda" else torch.float32).eval()
 
 
-def contenders(layers: int, n: int, device: str) -> dict[str, Contender]:
+def contenders(layers: int, n: int, binarization: str, device: str) -> dict[str, Contender]:
     """The model as it is, and as a student that shares its weights."""
     dense = build(layers, device)
     student = copy.deepcopy(dense, {id(weight): weight for weight in dense.parameters()})
-    had.binarize(student, n=n)
+    had.binarize(student, n=n, binarization=binarization)
+    recent = recent_keys_of(student)
     return {
         DENSE: Contender(dense, lambda: DynamicCache(config=dense.config)),
-        BINARY: Contender(student, lambda: had.BinaryKeyCache(student.config)),
+        BINARY: Contender(student, lambda: had.BinaryKeyCache(student.config, recent=recent)),
     }
 
 
@@ -191,10 +193,11 @@ def measure_all(options: argparse.Namespace) -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "layers": options.layers,
+        "binarization": options.binarization,
         "cases": [],
     }
     console = Console(width=200)
-    models = contenders(options.layers, options.n, device)
+    models = contenders(options.layers, options.n, options.binarization, device)
     for batch in options.batch:
         case = Case(batch, options.context, options.n, options.tokens)
         try:
@@ -221,9 +224,11 @@ def table(record: dict[str, Any]) -> str:
     """The results as Markdown."""
     header = ["step", "dense: tokens/s", "binary: tokens/s", "ratio"]
     header += [f"{name}: {what} GiB" for what in ("peak", "cache") for name in (DENSE, BINARY)]
+    kind = f", binarization {record['binarization']}" if "binarization" in record else ""
     note = (
         f"{record['device']}, torch {record['torch']}, transformers {record['transformers']}; a "
-        f"Llama of {record['layers']} layers, 32/8 heads, d=128; medians of calls of `generate`."
+        f"Llama of {record['layers']} layers, 32/8 heads, d=128{kind}; medians of calls of "
+        "`generate`."
     )
     return f"{note}\n\n{markdown(header, [row(result) for result in record['cases']])}"
 
@@ -237,6 +242,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=32768)
     parser.add_argument("--n", type=int, default=512)
     parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--binarization", default="had", help="of the student, e.g. had_recent")
     parser.add_argument("--tokens", type=int, default=32, help="timed in each call")
     parser.add_argument("--rounds", type=int, default=5, help="timed calls of each, at most")
     parser.add_argument(

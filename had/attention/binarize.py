@@ -143,6 +143,11 @@ class Scale(nn.Module):
         """
         raise NotImplementedError
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Parameters and buffers: what sigma is found from, unless it is `per_sample`."""
+        held = (*self._parameters.values(), *self._buffers.values())
+        return tuple(x for x in held if x is not None)
+
     def observe(self, x: Tensor, real: Tensor | None) -> None:
         """Take one calibration batch into account."""
 

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from had.attention.bits import pack_signs_into, words_for
+from had.attention.bits import words_for
+from had.attention.cache_append import append
+from had.attention.cache_exact import RecentKeys
 from had.errors import HadError
 
 _LEAST_ROOM = 64  # tokens: short texts are not worth growing in small steps
-_TAKEN_BACK = 64  # tokens that `crop` may take back at a time where some keys are exact
 _DENSE_BYTES = 2  # of a bfloat16 key or value element, in the cache that ours is compared with
 
 
@@ -40,6 +41,7 @@ class BinaryKeyLayer(CacheLayerMixin):
     def __init__(self, value_dtype: torch.dtype | None = None, recent: int = 0) -> None:
         super().__init__()
         self.value_dtype, self.recent = value_dtype, recent
+        self._exact = RecentKeys(recent)
         self.reset()
 
     def reset(self) -> None:
@@ -50,7 +52,7 @@ class BinaryKeyLayer(CacheLayerMixin):
         self._start = self._end = 0  # the stored tokens' place in the buffers
         self._seen = 0
         self._head_dim = 0
-        self._exact = torch.empty(0)  # the last keys in full precision, (B, G, E, D)
+        self._exact.reset()
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take sizes, dtype and device from the first tokens."""
@@ -62,7 +64,6 @@ class BinaryKeyLayer(CacheLayerMixin):
             (*value_states.shape[:2], 0, width), dtype=dtype
         )
         self._head_dim = key_states.shape[3]
-        self._exact = key_states.new_empty((*key_states.shape[:2], 0, self._head_dim))
         self.is_initialized = True
 
     def update(
@@ -84,24 +85,13 @@ class BinaryKeyLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         new = key_states.shape[2]
         self._make_room(new)
-        pack_signs_into(self._key_buffer.narrow(2, self._end, new), key_states)
-        values = _within(value_states, self._value_buffer.dtype)
-        self._value_buffer.narrow(2, self._end, new).copy_(values)
+        append(key_states, value_states, self._key_buffer, self._value_buffer, at=self._end)
         self._end += new
         self._seen += new
         keys, values = self._expose()
-        return self._bearing(keys, key_states), values
-
-    def _bearing(self, words: Tensor, key_states: Tensor) -> Tensor:
-        """The words with the exact keys of the new tokens; those that come next need the last."""
-        if not self.recent:
-            return words
-        known, new = torch.cat([self._exact, key_states], dim=2), key_states.shape[2]
-        before = self.recent - 1
-        kept = before + min(new, _TAKEN_BACK)
-        self._exact = known[:, :, -kept:].clone() if kept < known.shape[2] else known
-        words.exact = known[:, :, -(before + new) :]  # type: ignore[attr-defined]
-        return words
+        if self.recent:
+            keys.exact = self._exact.add(key_states)  # type: ignore[attr-defined]
+        return keys, values
 
     def _make_room(self, new: int) -> None:
         """Move the stored tokens to the front of larger buffers if `new` more do not fit."""
@@ -148,21 +138,14 @@ class BinaryKeyLayer(CacheLayerMixin):
         if not self.is_initialized:
             return
         self._check_crop(-tokens_to_remove)
+        self._exact.crop(-tokens_to_remove, left=self._seen + tokens_to_remove)
         self._end += tokens_to_remove
         self._seen += tokens_to_remove
-        if self.recent:
-            self._exact = self._exact[:, :, : self._exact.shape[2] + tokens_to_remove]
         self._expose()
 
     def _check_crop(self, count: int) -> None:
         if count > self._seen:
             raise ValueError(f"crop({-count}): only {self._seen} tokens are stored")
-        left = self._exact.shape[2] - count
-        if self.recent and left < min(self.recent - 1, self._seen - count):
-            raise ValueError(
-                f"crop({-count}): the exact keys of the tokens before are gone; take back at most "
-                f"{_TAKEN_BACK} tokens, and none from before the last call"
-            )
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Beam search: sequence i goes on from what was sequence beam_idx[i]."""
@@ -174,7 +157,7 @@ class BinaryKeyLayer(CacheLayerMixin):
             indices = indices.to(self._key_buffer.device)
             self._key_buffer = self._key_buffer[indices]
             self._value_buffer = self._value_buffer[indices]
-            self._exact = self._exact[indices]
+            self._exact.select(indices)
             self._expose()
 
     def batch_repeat_interleave(self, repeats: int) -> None:
@@ -285,11 +268,3 @@ def _moved(rows: Tensor, capacity: int) -> Tensor:
     buffer = rows.new_empty(batch, heads, capacity, width)
     buffer[:, :, :length] = rows
     return buffer
-
-
-def _within(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Values cut off at what an 8-bit float can hold; wider types take them as they are."""
-    if dtype.itemsize > 1:
-        return values
-    most = torch.finfo(dtype).max
-    return values.clamp(-most, most)

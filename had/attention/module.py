@@ -18,6 +18,7 @@ from had.attention.binarize import RELAXATIONS, SCALES, Relaxation
 from had.attention.bits import pack_signs
 from had.attention.divergence import AttentionTarget
 from had.attention.functional import per_query_head
+from had.attention.gain import RememberedGain
 from had.attention.options import AttentionGeometry, AttentionOptions
 from had.attention.recorded import full_precision_attention
 
@@ -48,6 +49,7 @@ class HammingAttention(nn.Module):
         self.target: AttentionTarget | None = None
         self.divergence: Tensor | None = None
         self._warned = False
+        self._gain = RememberedGain()
 
     @property
     def final_relaxation(self) -> Relaxation:
@@ -174,21 +176,36 @@ class HammingAttention(nn.Module):
     ) -> Tensor:
         if (reason := self.why_not_bits()) is not None:
             raise ValueError(f"{self.geometry.name}: a binary key cache cannot serve it: {reason}")
-        # Of float32 alone, and of operations that no autocast touches.
-        sigma_key = per_query_head(self.key(key, None), self.geometry.heads)
         call = PackedCall(
             query=pack_signs(query),
             key=key,
             value=value,
             head_dim=self.geometry.head_dim,
             n=self.options.topn,
-            gain=scale * self.query(query, None) * sigma_key,
+            gain=self._gain_of_bits(key, scale),
             mask=mask,
             bias=bias,
             exact=self._exact_beside(query, key, scale),
         )
         backend = choose_packed_backend(self.options.backend, call)
         return backend.attend_packed(call).to(query.dtype)
+
+    def _gain_of_bits(self, words: Tensor, scale: float) -> Tensor:
+        """The factor of the dot product of signs, whose magnitude no scale takes from them."""
+
+        def form() -> Tensor:
+            # Of float32 alone, and of operations that no autocast touches.
+            sigma_key = per_query_head(self.key(words, None), self.geometry.heads)
+            return scale * self.query(words, None) * sigma_key
+
+        if self.training:
+            return form()
+        return self._gain.of((*self.query.tensors(), *self.key.tensors()), scale, form)
+
+    def train(self, mode: bool = True) -> HammingAttention:
+        """As every module's. A captured training step changes weights and leaves no trace of it."""
+        self._gain.forget()
+        return super().train(mode)
 
     def why_not_bits(self) -> str | None:
         """Why the signs of keys cannot stand for this layer's keys at present; None: they can."""

@@ -64,6 +64,18 @@ def keys_to_keep(n: TopN, allowed: Tensor) -> Tensor:
     return torch.ceil(exact * (1 - 1e-12)).to(allowed.dtype)
 
 
+def share_and_number(n: TopN) -> tuple[float, int]:
+    """N in two parts: a row keeps max(ceil(share * allowed), number), if as many are allowed.
+
+    Raises:
+        ValueError: n is out of range.
+    """
+    if isinstance(n, ScaledN):
+        return n.share, n.minimum
+    check_topn(n)
+    return (0.0, n) if isinstance(n, int) else (n, 0)
+
+
 def keys_to_keep_of_part(n: TopN, allowed: Tensor, elsewhere: Tensor | int) -> Tensor:
     """How many keys of a part a row keeps, where others are kept in any case and count among its N.
 

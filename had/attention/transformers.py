@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import causal_mask_function, sdpa_mask
 
 from had.attention.cache import binary_version
 from had.attention.module import hamming_layers, recent_keys_of
@@ -58,11 +59,40 @@ def boolean_mask(*args: Any, **kwargs: Any) -> Tensor | None:
     """The boolean mask, True = allowed; causality is always in it, never left to a flag.
 
     It takes T * S bytes a forward pass, shared by all layers: 256 MiB for 16k tokens, and as much
-    again for every further sequence if the model is given an `attention_mask`, even of ones.
+    again for every further sequence if the model is given an `attention_mask`, even of ones. The
+    last token alone sees all others, so that what is padding is all that its mask has to say.
     """
+    if not args and _is_of_last_token(**kwargs):
+        padding = kwargs["attention_mask"]
+        return None if padding is None else padding[:, None, None]
     # Neither may transformers look whether anything is padded at all: that waits for the device.
     skips = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
     return sdpa_mask(*args, **{**kwargs, **skips})
+
+
+def _is_of_last_token(
+    q_length: Any = None,
+    kv_length: Any = None,
+    q_offset: Any = None,
+    kv_offset: Any = None,
+    mask_function: Any = None,
+    attention_mask: Any = False,
+    **_: Any,
+) -> bool:
+    """Whether the mask of these arguments of transformers' is one row, of the last of all keys.
+
+    Offsets may be tensors, whose contents nobody may wait for; any mask function but the causal
+    one hides more.
+    """
+    known = (type(q_offset), kv_offset, mask_function) == (int, 0, causal_mask_function)
+    if not known or q_length != 1 or q_offset + 1 != kv_length:
+        return False
+    return attention_mask is None or (
+        isinstance(attention_mask, Tensor)
+        and attention_mask.dtype == torch.bool
+        and attention_mask.dim() == 2
+        and attention_mask.shape[1] == kv_length
+    )
 
 
 @cache

@@ -68,6 +68,30 @@ def test_the_first_tokens_are_not_kept_alive(recent: int) -> None:
     assert sum(memories.values()) < key.nbytes + 1.5 * value.nbytes
 
 
+@pytest.mark.parametrize(
+    "sizes", [[300], [1] * 300, [7, 200, 1, 1, 91], [3, 1, 60, 1, 1, 2, 100, 132]]
+)
+def test_the_last_keys_stay_exact_through_all_steps(sizes: list[int]) -> None:
+    """Those of the new tokens and of the four before them, as they came; crops included."""
+    key, value = tokens(300)
+    layer, seen = BinaryKeyLayer(recent=5), 0
+    for new_key, new_value in pieces(key, value, sizes):
+        new = new_key.shape[2]
+        words, _ = layer.update(new_key, new_value)
+        seen += new
+        assert torch.equal(words.exact, key[:, :, max(0, seen - new - 4) : seen])
+        back = min(new, 20)
+        layer.crop(-back)
+        again = slice(seen - back, seen)
+        words, _ = layer.update(key[:, :, again], value[:, :, again])
+        assert torch.equal(words.exact, key[:, :, max(0, seen - back - 4) : seen])
+    layer.reorder_cache(torch.tensor([1, 0]))
+    words, _ = layer.update(key[[1, 0], :, :1], value[[1, 0], :, :1])
+    assert torch.equal(words.exact[:, :, :4], key[[1, 0], :, 296:])
+    with pytest.raises(ValueError, match="exact keys of the tokens before are gone"):
+        layer.crop(-200)
+
+
 def test_cropping_sequences_and_tokens() -> None:
     key, value = tokens(20)
     layer = BinaryKeyLayer()
@@ -187,3 +211,22 @@ def test_eight_bit_values_are_the_nearest_and_never_infinite() -> None:
 def test_layers_that_keep_something_else_are_refused() -> None:
     with pytest.raises(HadError, match="LinearAttentionLayer"):
         had.BinaryKeyCache(Qwen3NextConfig(num_hidden_layers=4))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("value_dtype", [None, torch.float8_e4m3fn])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_gpu_stores_what_a_cpu_stores(
+    dtype: torch.dtype, value_dtype: torch.dtype | None
+) -> None:
+    """Tokens as projections give them: heads of a token side by side."""
+    here, there = BinaryKeyLayer(value_dtype), BinaryKeyLayer(value_dtype)
+    key, value = (
+        x.to(dtype).transpose(1, 2).contiguous().transpose(1, 2) for x in tokens(300, head_dim=64)
+    )
+    for new_key, new_value in pieces(key, value, [200, 1, 1, 7, 91]):
+        expected = here.update(new_key, new_value)
+        found = there.update(new_key.cuda(), new_value.cuda())
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one.cpu().float(), other.float())

@@ -7,133 +7,21 @@ is compiled as C++. That shows wrong results, missing barriers, and threads that
 from __future__ import annotations
 
 import ctypes
-import platform
-import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from emulated import NEEDED, Build, attend, attend_fused
 from test_decode_backends import Case, expected
 from torch import Tensor
 
-from had.attention.backends import cuda_decode_fused, cuda_decode_plan, cuda_pack, cuda_select
+from had.attention.backends import cuda_pack, cuda_select
 from had.attention.backends.base import PackedCall
-from had.attention.backends.cuda_decode_fused import mail_words
-from had.attention.backends.cuda_decode_plan import scratch_sizes, template
-from had.attention.backends.cuda_decode_shape import Arguments, Shape
 from had.attention.bits import pack_signs
+from had.attention.cache_append import append
 from had.attention.topn import ScaledN
 
-SOURCES = Path(cuda_decode_plan.__file__).parent
-EMULATION = Path(__file__).parent / "emulation"
-
-FLAGS = (
-    *("-O1", "-std=c++17", "-shared", "-fPIC", "-w", "-fno-strict-aliasing"),
-    *("-fno-gnu-unique", "-Wl,-Bsymbolic"),  # names are those of their library
-    *("-fsanitize=alignment,bounds", "-fsanitize-undefined-trap-on-error"),
-)
-pytestmark = [
-    pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler"),
-    pytest.mark.skipif(
-        (sys.platform, platform.machine()) != ("linux", "x86_64"),
-        reason="the emulation switches stacks on Linux on x86-64 only",
-    ),
-    pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run on the GPU itself"),
-]
-Build = Callable[[str, dict[str, int]], ctypes.CDLL]
-
-
-@pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """A function that compiles a program of the emulation with constants, once each."""
-    folder = tmp_path_factory.mktemp("emulation")
-    for source in SOURCES.glob("cuda_*.cu"):
-        (folder / source.name).write_text(flattened(source.name))
-    libraries: dict[str, ctypes.CDLL] = {}
-
-    def compiled(program: str, constants: dict[str, int]) -> ctypes.CDLL:
-        options = [f"-D{name}={value}" for name, value in constants.items()]
-        library = folder / f"{len(libraries)}.so"
-        key = " ".join([program, *options])
-        if key not in libraries:
-            command = ["g++", *FLAGS, *options, f"-I{folder}", str(EMULATION / program)]
-            subprocess.run([*command, "-o", str(library)], check=True)
-            libraries[key] = ctypes.CDLL(str(library))
-        return libraries[key]
-
-    return compiled
-
-
-def flattened(name: str) -> str:
-    """A source with all it includes, but the header that the emulation replaces."""
-    if name == "cuda_device.cuh":
-        return ""
-    return re.sub(r'#include "([^"]+)"\n', lambda m: flattened(m[1]), (SOURCES / name).read_text())
-
-
-def library_of(build: Build, shape: Shape, eager: bool) -> ctypes.CDLL:
-    names = ("SCORE_THREADS", "SCORE_SHARED_BYTES", "GATHER_THREADS", "GATHER_SHARED_BYTES")
-    constants = dict(shape.constants()) | {name: getattr(cuda_decode_plan, name) for name in names}
-    constants |= {"FUSED_THREADS": cuda_decode_fused.THREADS}
-    library = build("decode.cpp", constants)
-    library.copy_eagerly(eager)
-    return library
-
-
-def run(call: PackedCall, a: Arguments, launch: Callable[[Arguments], None]) -> Tensor:
-    """The output of a call: its addresses are filled in before it is launched."""
-    shape = Shape.of(call)
-    size = (shape.batch, shape.heads, shape.tokens, shape.width)
-    output = torch.full(size, torch.nan, dtype=shape.output_dtype)
-    query = call.query.contiguous()
-    mask = None if call.mask is None else followed_by_garbage(call.mask)
-    a.point_to(call, query, output)
-    a.mask = None if mask is None else mask.data_ptr()
-    launch(a)
-    return output
-
-
-def attend(build: Build, call: PackedCall, splits: int, blocks: int, eager: bool) -> Tensor:
-    """Both kernels, with so many splits of the keys and so many blocks for a row's values."""
-    shape = Shape.of(call)
-    library, a = library_of(build, shape, eager), template(shape, splits)
-    scratch = [torch.full((n,), 0x5A, dtype=torch.uint8) for n in scratch_sizes(shape, a)]
-    a.list, a.listed, a.histogram, a.allowed = (part.data_ptr() for part in scratch)
-
-    def launch(a: Arguments) -> None:
-        library.run_score(ctypes.byref(a), splits, shape.groups, shape.batch)
-        library.run_gather(ctypes.byref(a), blocks, shape.groups * shape.rows, shape.batch)
-
-    return run(call, a, launch)
-
-
-def attend_fused(build: Build, call: PackedCall, splits: int, eager: bool) -> Tensor:
-    """The one kernel, with so many splits of the keys; afterwards its mail is as it was."""
-    shape = Shape.of(call)
-    library = library_of(build, shape, eager)
-    a = cuda_decode_fused.template(shape, splits)
-    mail = torch.full((mail_words(a.splits * shape.batch * shape.groups),), -1, dtype=torch.int32)
-    a.mail = mail.data_ptr()
-    size = cuda_decode_fused.shared_bytes(shape, a)
-
-    def launch(a: Arguments) -> None:
-        library.run_fused(ctypes.byref(a), a.splits, shape.groups, shape.batch, size)
-
-    output = run(call, a, launch)
-    assert (mail == -1).all()
-    return output
-
-
-def followed_by_garbage(mask: Tensor) -> Tensor:
-    """The bytes of a mask, and others after them."""
-    garbage = torch.full((16,), 0xFE, dtype=torch.uint8)
-    return torch.cat([mask.flatten().view(torch.uint8), garbage])
-
+pytestmark = NEEDED
 
 SINGLE = Case(batch=1, groups=1)
 HALF = Case(keys=131, width=64, value_width=64, dtype=torch.float16)
@@ -258,3 +146,34 @@ def test_packing_is_that_of_bits(build: Build, dtype: torch.dtype, width: int) -
     assert torch.equal(words, pack_signs(x))
     assert (buffer[:, :, :4] == 77).all()
     assert (buffer[:, :, 11:] == 77).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("tokens", [1, 6])
+def test_appending_puts_new_tokens_where_they_belong(
+    build: Build, dtype: torch.dtype, tokens: int
+) -> None:
+    """Keys and values as projections give them, into the middle of buffers."""
+    new = torch.randn(2, tokens, 3, 64 + 34).to(dtype).transpose(1, 2)
+    key, value = new[..., :64], new[..., 64:]
+    words = torch.full((2, 3, 20, 2), 77, dtype=torch.int32)
+    values = torch.full((2, 3, 20, 34), 7.0, dtype=dtype)
+    wanted_words, wanted_values = words.clone(), values.clone()
+    append(key, value, wanted_words, wanted_values, at=9)
+    assert torch.equal(wanted_values[:, :, 9 : 9 + tokens], value)
+    assert cuda_pack.copies(value, values)
+    a = cuda_pack.arguments_of_append(key, value, words, values, at=9)
+    constants = {"THREADS": cuda_pack.THREADS, "SHARED_BYTES": 0}
+    library = build("pack.cpp", dict(cuda_pack.CONSTANTS[dtype]) | constants)
+    library.run_pack(ctypes.byref(a), -(-tokens * 32 // cuda_pack.THREADS), 3, 2)
+    assert torch.equal(words, wanted_words)
+    assert torch.equal(values, wanted_values)
+
+
+def test_rows_that_are_no_whole_words_are_not_copied_as_such() -> None:
+    values = torch.zeros(1, 2, 8, 6, dtype=torch.bfloat16)
+    assert cuda_pack.copies(values[:, :, :1], values)
+    assert not cuda_pack.copies(values[..., :5], values)
+    assert not cuda_pack.copies(values[..., 1:5], values)
+    assert not cuda_pack.copies(values.float(), values)
+    assert not cuda_pack.copies(values.mT.contiguous().mT, values)

@@ -21,6 +21,7 @@ from had.attention.backends import (
     cuda_decode,
     cuda_decode_fused,
     cuda_decode_plan,
+    cuda_merge,
     cuda_pack,
 )
 from had.attention.backends.cuda_decode_plan import most_blocks, splits_of
@@ -196,6 +197,21 @@ def test_two_cuda_kernels_equal_the_definition(case: str, monkeypatch: pytest.Mo
 
 @pytest.mark.gpu
 @needs_hopper
+@pytest.mark.parametrize("n", [60, 0.05, ScaledN(0.05, 300)])
+@pytest.mark.parametrize("mask", [None, "left"])
+def test_cuda_plans_once_for_many_lengths(n: TopN, mask: str | None) -> None:
+    """The plan of the longest serves all: the kernels are told how many keys there are."""
+    call = Case(keys=9728, n=n, mask=mask).call()
+    cuda_decode.plan_for.cache_clear()
+    for keys in (9728, 9727, 9300, 9217):
+        parts = {"key": call.key[:, :, :keys], "value": call.value[:, :, :keys]}
+        allowed = None if call.mask is None else call.mask[..., :keys]
+        check("cuda_decode", replace(call, **parts, mask=allowed))
+    assert cuda_decode.plan_for.cache_info().misses == 1
+
+
+@pytest.mark.gpu
+@needs_hopper
 def test_cuda_replays_in_a_graph() -> None:
     call = Case(keys=5000).call()
     first = CUDA.attend_packed(call).clone()
@@ -246,6 +262,7 @@ KERNELS = {
     ),
     "cuda_decode_fused.cu": (cuda_decode_fused.THREADS, cuda_decode_fused.MOST_BYTES),
     "cuda_pack.cu": (cuda_pack.THREADS, 0),
+    "cuda_merge.cu": (cuda_merge.THREADS, cuda_merge.SHARED_BYTES),
 }
 
 
@@ -263,6 +280,9 @@ def test_kernels_compile_without_a_device(
         "ROWS": 4,
         "GROUP": 4,
         "MASKED": 1,
+        "PART": 1,
+        "WIDTH": 64,
+        "KEY_FLOAT": 2,
     }
     constants |= dict(zip(("THREADS", "SHARED_BYTES"), KERNELS[source], strict=True))
     code = cuda_compile.machine_code(source, tuple(constants.items()), "sm_90a")
@@ -272,6 +292,32 @@ def test_kernels_compile_without_a_device(
     kept.write_bytes(b"from the cache")
     again = cuda_compile.machine_code(source, tuple(constants.items()), "sm_90a")
     assert again == b"from the cache"
+
+
+def shape_of(batch: int, keys: int, n: TopN) -> Shape:
+    """Of a step of 32 query and 8 key heads of 128, on no device."""
+    query = torch.empty(batch, 32, 1, 4, dtype=torch.int32, device="meta")
+    key = torch.empty(batch, 8, keys, 4, dtype=torch.int32, device="meta")
+    value = torch.empty(batch, 8, keys, 128, dtype=torch.bfloat16, device="meta")
+    return Shape.of(PackedCall(query, key, value, 128, n, 1.0))
+
+
+def test_a_growing_text_keeps_its_shape_for_many_steps() -> None:
+    """So that a token seldom plans anew; and what N is, is never confused."""
+
+    def shape(keys: int, n: TopN = 30) -> Shape:
+        call = Case(keys=2000, n=n, mask="left").call()
+        parts = {"key": call.key[:, :, :keys], "value": call.value[:, :, :keys]}
+        return Shape.of(replace(call, **parts, mask=call.mask[..., :keys]))
+
+    assert {shape(keys) for keys in range(1025, 1537)} == {shape(1536)}
+    assert shape(1024) != shape(1025)
+    assert shape(1025).most_kept == 30
+    assert shape(1025, n=1) != shape(1025, n=1.0)
+    assert shape(1025, n=ScaledN(0.1, 200)).most_kept == 200
+    assert shape(1025, n=ScaledN(0.5, 200)).most_kept == 768
+    with pytest.raises(ValueError, match="n = 0"):
+        shape(1025, n=0)
 
 
 # Of 132 multiprocessors that hold three blocks each: one wave that fills them, as long as a split
@@ -292,7 +338,7 @@ def test_kernels_compile_without_a_device(
 def test_cuda_work_is_divided_to_fill_the_device(
     batch: int, keys: int, n: int, splits: int, blocks: int
 ) -> None:
-    shape = Shape(0, batch, 32, 8, 1, keys, 4, 128, torch.bfloat16, (0, 0), (0, 0, 0), None, 1.0, n)
+    shape = shape_of(batch, keys, n)
     assert splits_of(shape, processors=132, resident=396) == splits
     assert most_blocks(shape) == blocks
 
@@ -305,7 +351,7 @@ def test_cuda_work_is_divided_to_fill_the_device(
         (1, 4096, 8, 512, True),
         (1, 131072, 16, 8192, True),
         (8, 32768, 2, 16384, True),
-        (1, 1, 1, 128, True),
+        (1, 1, 1, 512, True),
         (1, 2**20, 16, 65536, False),
         (17, 4096, 0, 0, False),
     ],
@@ -313,7 +359,7 @@ def test_cuda_work_is_divided_to_fill_the_device(
 def test_one_kernel_takes_what_is_resident_together(
     batch: int, keys: int, splits: int, split_keys: int, fits: bool
 ) -> None:
-    shape = Shape(0, batch, 32, 8, 1, keys, 4, 128, torch.bfloat16, (0, 0), (0, 0, 0), None, 1.0, 9)
+    shape = shape_of(batch, keys, 9)
     assert cuda_decode_fused.fits(shape, processors=132) == fits
     if splits:
         a = cuda_decode_fused.template(shape, cuda_decode_fused.splits_of(shape, processors=132))
@@ -338,5 +384,5 @@ def test_one_kernel_takes_what_is_resident_together(
 def test_two_kernels_take_what_gathers_much(
     batch: int, keys: int, n: int, worthwhile: bool
 ) -> None:
-    shape = Shape(0, batch, 32, 8, 1, keys, 4, 128, torch.bfloat16, (0, 0), (0, 0, 0), None, 1.0, n)
+    shape = shape_of(batch, keys, n)
     assert cuda_decode_fused.worthwhile(shape, processors=132) == worthwhile

@@ -17,6 +17,8 @@ from had.attention.functional import binarize
 from had.attention.topn import ScaledN, TopN, keys_to_keep_of_part, topn_mask
 
 RECENT = 4
+HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
+needs_hopper = pytest.mark.skipif(not HOPPER, reason="needs a CUDA device of capability 9.0")
 REFERENCE, EAGER = BACKENDS["reference"], BACKENDS["eager"]
 
 
@@ -46,8 +48,10 @@ class Case:
             key = key[:, :, :1].expand_as(key).contiguous()
         value = torch.randn(self.batch, self.groups, self.keys + 6, self.value_width)
         gain = 0.01 * (1 + torch.rand(1, self.heads, 1, 1)) if self.gains else 0.02
+        # Of an even number of keys: the words of every head begin on a boundary of 16 bytes.
+        words = pack_signs(torch.cat([key, key[:, :, : self.keys % 2]], dim=2))
         return PackedCall(
-            *(pack_signs(query), pack_signs(key), value.to(self.dtype)[:, :, : self.keys]),
+            *(pack_signs(query), words[:, :, : self.keys], value.to(self.dtype)[:, :, : self.keys]),
             *(self.width, self.n, gain, self.mask()),
             exact=ExactKeys(query, key[:, :, -self.recent :], 0.125, self.recent),
         )
@@ -115,9 +119,46 @@ def test_triton_equals_the_oracle(case: Case) -> None:
     check("triton_decode", _on(device, case.call()))
 
 
-def _on(device: str, call: PackedCall) -> PackedCall:
+OF_CUDA = {name: case for name, case in (CASES | PADDED).items() if case.value_width == 64}
+
+
+@pytest.mark.gpu
+@needs_hopper
+@pytest.mark.parametrize("exact", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", OF_CUDA.values(), ids=OF_CUDA)
+def test_cuda_equals_the_oracle(case: Case, exact: torch.dtype) -> None:
+    check("cuda_decode", _on("cuda", replace(case, dtype=torch.float16).call(), exact))
+
+
+@pytest.mark.gpu
+@needs_hopper
+@pytest.mark.parametrize("padding", [(), (0, 147, 31)])
+def test_cuda_equals_the_oracle_on_8_bit_values(padding: tuple[int, ...]) -> None:
+    case = Case(n=0.2, padding=padding, value_width=128, dtype=torch.float8_e4m3fn)
+    check("cuda_decode", _on("cuda", case.call()))
+
+
+@pytest.mark.gpu
+@needs_hopper
+def test_cuda_replays_in_a_graph() -> None:
+    """With other sequences, whose padding leaves other numbers of exact keys."""
+    call = _on("cuda", Case(padding=(0, 147, 149), n=0.1, dtype=torch.float16).call())
+    other = _on("cuda", Case(padding=(148, 0, 31), n=0.1, dtype=torch.float16).call())
+    chosen = choose_packed_backend("cuda_decode", call)
+    chosen.attend_packed(call)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = chosen.attend_packed(call)
+    for name in ("query", "key", "value", "mask"):
+        getattr(call, name).copy_(getattr(other, name))
+    graph.replay()
+    torch.testing.assert_close(output, REFERENCE.attend_packed(call))
+
+
+def _on(device: str, call: PackedCall, exact_dtype: torch.dtype = torch.float32) -> PackedCall:
     assert call.exact is not None
-    exact = replace(call.exact, query=call.exact.query.to(device), key=call.exact.key.to(device))
+    moved = (x.to(device, exact_dtype) for x in (call.exact.query, call.exact.key))
+    exact = ExactKeys(*moved, call.exact.gain, call.exact.recent)
     given = {name: x.to(device) for name, x in vars(call).items() if isinstance(x, Tensor)}
     return replace(call, **given, exact=exact)
 
@@ -134,18 +175,23 @@ def test_kept_keys_are_the_oracles_one_by_one() -> None:
         assert (found > 0).sum(-1).flatten().tolist() == [20] * 4 + [10] * 4 + [1] * 4
 
 
-@pytest.mark.parametrize("name", ["cpu", "triton_decode"])
+@pytest.mark.parametrize(
+    "name",
+    ["cpu", "triton_decode", pytest.param("cuda_decode", marks=[pytest.mark.gpu, needs_hopper])],
+)
 @pytest.mark.usefixtures("kernels_run_here")
 def test_the_log_of_the_sum_is_that_of_the_kept_scores(name: str) -> None:
     pytest.importorskip("numba")
     device = "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
-    call = replace(_on(device, Case(gains=True, n=0.2).call()), exact=None)
+    dtype = torch.float16 if name == "cuda_decode" else torch.float32
+    call = replace(_on(device, Case(gains=True, n=0.2, dtype=dtype).call()), exact=None)
     output, log_sums = BACKENDS[name].attend_part(call, 5)
     query, key = (unpack_signs(x, call.head_dim).double() for x in (call.query, call.key))
     scores = query @ key.repeat_interleave(2, 1).mT
     kept = topn_mask(scores, 26)  # a fifth of 155 keys is 31, of which 5 are elsewhere
     scores = (call.gain * scores).masked_fill(~kept, -torch.inf)
-    torch.testing.assert_close(log_sums.double(), scores.logsumexp(-1, keepdim=True))
+    wanted = scores.logsumexp(-1, keepdim=True)
+    torch.testing.assert_close(log_sums.double(), wanted, atol=1e-6, rtol=1e-6)
     expected = scores.softmax(-1) @ call.value.double().repeat_interleave(2, 1)
     torch.testing.assert_close(output.double(), expected, atol=1e-5, rtol=1e-5)
 

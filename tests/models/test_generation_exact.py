@@ -142,4 +142,7 @@ def test_no_more_is_taken_back_than_leaves_the_exact_keys() -> None:
     for start, end in ((0, 98), (98, 99), (99, 100)):
         layer.update(key[:, :, start:end], key[:, :, start:end])
     with pytest.raises(ValueError, match="exact keys of the tokens before are gone"):
-        layer.crop(-2)
+        layer.crop(-67)
+    layer.crop(-66)  # of 98 tokens 64 may be taken back, and the two after them
+    words, _ = layer.update(key[:, :, 34:35], key[:, :, 34:35])
+    assert torch.equal(words.exact, key[:, :, 31:35])  # type: ignore[attr-defined]

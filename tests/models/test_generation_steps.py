@@ -80,7 +80,8 @@ def test_every_step_after_the_prompt(
     ]
     allowed = torch.ones(2, PROMPT) if mask is None else mask
     for call in kernels.calls:
-        seen = call.mask.expand(2, 1, 1, call.key.shape[2])[:, 0, 0]
+        seen = torch.ones(1, 1, 1, 1) > 0 if call.mask is None else call.mask
+        seen = seen.expand(2, 1, 1, call.key.shape[2])[:, 0, 0]
         assert torch.equal(seen[:, :PROMPT], allowed.bool())
         assert seen[:, PROMPT:].all()
 

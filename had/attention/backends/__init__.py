@@ -41,6 +41,13 @@ BACKENDS: dict[str, Backend] = {
 """By name, fastest first: `auto` takes the first that supports the call."""
 
 
+_BESIDE_EXACT_KEYS: dict[str, Backend] = {
+    name: backend if backend.takes_exact_keys else MergingBackend(backend)
+    for name, backend in BACKENDS.items()
+}
+"""The same, each with what does beside it what it cannot do: to score some keys exactly."""
+
+
 def choose_backend(name: str, call: AttentionCall) -> Backend:
     """The backend called `name`, or for "auto" the fastest that supports the call.
 
@@ -48,40 +55,34 @@ def choose_backend(name: str, call: AttentionCall) -> Backend:
         ValueError: the name is unknown, or that backend does not support the call.
     """
     return _choose(
+        BACKENDS,
         name,
         call.query.device.type,
-        lambda backend: _takes_exact_keys(backend, call) and backend.supports(call),
+        lambda backend: (call.exact is None or backend.takes_exact_keys) and backend.supports(call),
     )
 
 
 def choose_packed_backend(name: str, call: PackedCall) -> Backend:
     """As `choose_backend`, among those that read bits, if need be of all but the exact keys."""
+    readers = BACKENDS if call.exact is None else _BESIDE_EXACT_KEYS
     device = f"{call.query.device.type}, from bits"
-    chosen = _choose(name, device, lambda backend: _for_all(backend, call).supports_packed(call))
-    return _for_all(chosen, call)
+    return _choose(readers, name, device, lambda reader: reader.supports_packed(call))
 
 
-def _for_all(backend: Backend, call: PackedCall) -> Backend:
-    """The backend, or what does beside it what it cannot do: to score some keys exactly."""
-    return backend if _takes_exact_keys(backend, call) else MergingBackend(backend)
-
-
-def _takes_exact_keys(backend: Backend, call: AttentionCall | PackedCall) -> bool:
-    return call.exact is None or backend.takes_exact_keys
-
-
-def _choose(name: str, where: str, supports: Callable[[Backend], bool]) -> Backend:
+def _choose(
+    backends: dict[str, Backend], name: str, where: str, supports: Callable[[Backend], bool]
+) -> Backend:
     if name == "auto":
-        chosen = next(backend for backend in BACKENDS.values() if supports(backend))
+        chosen = next(backend for backend in backends.values() if supports(backend))
         _announce(chosen.name, where)
         return chosen
-    if name not in BACKENDS:
-        raise ValueError(f"backend {name!r} is unknown; there are auto, {', '.join(BACKENDS)}")
-    if not supports(BACKENDS[name]):
+    if name not in backends:
+        raise ValueError(f"backend {name!r} is unknown; there are auto, {', '.join(backends)}")
+    if not supports(backends[name]):
         raise ValueError(
             f"backend {name!r} does not support this call; backend=auto picks one that does"
         )
-    return BACKENDS[name]
+    return backends[name]
 
 
 @cache

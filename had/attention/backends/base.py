@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from had.attention.backends import parts
 from had.attention.bits import unpack_signs
 from had.attention.divergence import AttentionTarget
 from had.attention.topn import TopN
@@ -130,7 +131,7 @@ class Backend(ABC):
         raise NotImplementedError(f"backend {self.name!r} does not read bits")
 
     def supports_part(self, call: PackedCall) -> bool:
-        """Whether `attend_part` can compute the call."""
+        """Whether `attend_part` can compute the call for its first keys, however many."""
         return False
 
     def attend_part(self, call: PackedCall, kept_elsewhere: Tensor | int) -> tuple[Tensor, Tensor]:
@@ -148,6 +149,28 @@ class Backend(ABC):
             bits; -inf where there is none.
         """
         raise NotImplementedError(f"backend {self.name!r} does not attend to a part of the keys")
+
+    def merge(
+        self,
+        exact: ExactKeys,
+        value: Tensor,
+        allowed: Tensor | None,
+        far: Tensor,
+        log_sums: Tensor,
+    ) -> Tensor:
+        """Attention to all keys of a row: some exact ones, and those of `attend_part`.
+
+        Args:
+            exact: queries (B, H, 1, D), and K keys that every row keeps if it may see them.
+            value: theirs, (B, G, K, V).
+            allowed: bool (B or 1, 1, 1, K), None for all.
+            far: output of `attend_part`.
+            log_sums: likewise.
+
+        Returns:
+            (B, H, 1, V) in value's dtype, float32 if that has 8 bits; zero for a row without keys.
+        """
+        return parts.merge(exact, value, allowed, far, log_sums)
 
     @abstractmethod
     def distil(

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import re
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.util import find_spec
@@ -154,6 +155,20 @@ def _cooperative_attribute() -> Any:
     attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_COOPERATIVE
     attribute.value.cooperative = 1
     return attribute
+
+
+_HERE = nullcontext()
+
+
+def on(device: int) -> AbstractContextManager[Any]:
+    """`torch.cuda.device`, for less where the device is the current one already."""
+    return _HERE if torch.cuda.current_device() == device else torch.cuda.device(device)
+
+
+def current_stream(device: int) -> int:
+    """PyTorch's current stream on a device, as the driver knows it."""
+    # Public functions put an object around it, which takes longer than all else of a launch here.
+    return int(torch._C._cuda_getCurrentRawStream(device))
 
 
 def capture_of(stream: int) -> int:

@@ -14,11 +14,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from had.attention.backends import cuda_compile
-from had.attention.backends.base import PackedBackend, PackedCall
-from had.attention.backends.cuda_decode_fused import OneKernel, fits, processors_of, worthwhile
+from had.attention.backends import cuda_compile, cuda_merge
+from had.attention.backends.base import ExactKeys, PackedBackend, PackedCall
+from had.attention.backends.cuda_decode_fused import OneKernel, fits, worthwhile
 from had.attention.backends.cuda_decode_plan import TwoKernels
-from had.attention.backends.cuda_decode_shape import MOST_ROWS, Shape
+from had.attention.backends.cuda_decode_shape import MOST_ROWS, Part, Shape, processors_of
 
 _MOST_KEYS = 2**24  # an entry of a list holds a key's index in 24 bits
 _WIDTHS = (64, 128)
@@ -40,8 +40,28 @@ class CudaDecodeBackend(PackedBackend):
         )
 
     def attend_packed(self, call: PackedCall) -> Tensor:
-        with torch.cuda.device(call.query.device):
+        with cuda_compile.on(call.query.get_device()):
             return plan_for(Shape.of(call)).run(call)
+
+    def supports_part(self, call: PackedCall) -> bool:
+        return self.supports_packed(call)
+
+    def attend_part(self, call: PackedCall, kept_elsewhere: Tensor | int) -> tuple[Tensor, Tensor]:
+        with cuda_compile.on(call.query.get_device()):
+            part = Part.of(call, kept_elsewhere)
+            return plan_for(Shape.of(call, part=True)).run(call, part), part.log_sums
+
+    def merge(
+        self,
+        exact: ExactKeys,
+        value: Tensor,
+        allowed: Tensor | None,
+        far: Tensor,
+        log_sums: Tensor,
+    ) -> Tensor:
+        if cuda_merge.supports(exact, value, allowed):
+            return cuda_merge.merge(exact, value, allowed, far, log_sums)
+        return super().merge(exact, value, allowed, far, log_sums)
 
 
 @lru_cache(maxsize=256)

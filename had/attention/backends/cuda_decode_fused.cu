@@ -72,9 +72,9 @@ DEVICE void score(Shared& s, u8* kept_scores, int stride, const Arguments& a, in
 
 // By one warp: what the histograms of all splits mean for a row and for this split's share of it.
 DEVICE void settle(Shared& s, const Arguments& a, const Mail& mail, int r, int split, float per_match,
-                   int lane) {
+                   int elsewhere, int lane) {
   const AllCounts counts(mail, a.splits, split, lane);
-  const int keep = keys_to_keep(a, MASKED ? count_all(counts.all) : a.keys);
+  const int keep = keys_to_keep(a, MASKED ? count_all(counts.all) : a.keys, elsewhere);
   const Row row = settled(counts.all, keep, per_match, lane);
   const Found own = found_in(counts_of<4>(s.histogram[r].bins, lane), row.level, lane);
   const Found before = found_in(counts.before, row.level, lane);
@@ -145,6 +145,7 @@ attend(const __grid_constant__ Arguments a) {
   wait_for_earlier_kernels();
 
   const float per_match = warp < ROWS ? log2_per_match(a, batch, head_of(warp)) : 0.f;
+  const int elsewhere = kept_elsewhere(a, batch);
   score(s, kept_scores, stride, a, split, head, batch, warp, lane);
   __syncthreads();
   for (int i = threadIdx.x; i < ROWS * COUNT_WORDS; i += THREADS) {
@@ -153,7 +154,7 @@ attend(const __grid_constant__ Arguments a) {
   }
   const char* values = a.value + (batch * a.value_batch + head * a.value_head) * VALUE_BYTES;
   if (warp < ROWS)
-    settle(s, a, Mail(a, first + warp, rows), warp, split, per_match, lane);
+    settle(s, a, Mail(a, first + warp, rows), warp, split, per_match, elsewhere, lane);
   else
     guess(s, a, kept_scores, stride, split, values, warp, lane);
   __syncthreads();
@@ -172,6 +173,7 @@ attend(const __grid_constant__ Arguments a) {
     const float sum = mail.collect_sums(a.splits, v), total = s.row[r].total;
     const i64 place = ((i64)batch * a.heads + head_of(r)) * a.tokens + r / GROUP;
     write(a.output, place * VALUE + v, total > 0.f ? sum / total : 0.f);
+    if (PART && v == 0) a.log_sums[place] = log_sum(s.row[r]);
     mail.empty_counts(a.splits, v, VALUE);
   }
 }

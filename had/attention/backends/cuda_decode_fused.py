@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -11,7 +10,13 @@ from torch import Tensor
 from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedCall
 from had.attention.backends.cuda_decode_plan import SAMPLED_KEYS
-from had.attention.backends.cuda_decode_shape import MOST_ROWS, Arguments, Shape
+from had.attention.backends.cuda_decode_shape import (
+    MOST_ROWS,
+    Arguments,
+    Part,
+    Shape,
+    processors_of,
+)
 
 THREADS = 512
 FIXED_BYTES = 144_000  # of shared memory, beside the scores
@@ -40,12 +45,12 @@ class OneKernel:
         )
         self._arguments = a
 
-    def run(self, call: PackedCall) -> Tensor:
-        """The output of a call of this shape."""
-        query, output = call.query.contiguous(), self.shape.empty_output()
+    def run(self, call: PackedCall, part: Part | None = None) -> Tensor:
+        """The output of a call of this shape; the logs of a part's sums are left in it."""
+        query, output = call.query.contiguous(), self.shape.output_for(call)
         a = Arguments.from_buffer_copy(self._arguments)
-        a.point_to(call, query, output)
-        stream = torch.cuda.current_stream().cuda_stream
+        a.point_to(call, query, output, part)
+        stream = cuda_compile.current_stream(self.shape.device)
         a.mail = _MAILBOXES.of(self.shape.device, stream).data_ptr()
         self._launch(a, stream)
         return output
@@ -64,7 +69,7 @@ def worthwhile(shape: Shape, processors: int) -> bool:
 
     It is where two would list every key, and where there is little to gather.
     """
-    if shape.keys <= SAMPLED_KEYS:
+    if shape.room <= SAMPLED_KEYS:
         return True
     a = template(shape, splits_of(shape, processors))
     return shape.rows * shape.most_kept <= _MOST_PICKS * a.splits
@@ -73,14 +78,14 @@ def worthwhile(shape: Shape, processors: int) -> bool:
 def splits_of(shape: Shape, processors: int) -> int:
     """Parts of a key head's keys: they keep all multiprocessors busy if the context is long."""
     most = processors // (shape.batch * shape.groups)
-    return min(most, math.ceil(shape.keys / _LEAST_SPLIT_KEYS))
+    return min(most, math.ceil(shape.room / _LEAST_SPLIT_KEYS))
 
 
 def template(shape: Shape, splits: int) -> Arguments:
     """The kernel's arguments but for the addresses; in whole blocks, at most so many splits."""
     block = shape.block_keys
-    split_keys = math.ceil(shape.keys / (splits * block)) * block
-    a = shape.arguments(math.ceil(shape.keys / split_keys))
+    split_keys = math.ceil(shape.room / (splits * block)) * block
+    a = shape.arguments(math.ceil(shape.room / split_keys))
     a.split_keys = split_keys
     a.range_keys = math.ceil(split_keys / (_WARPS * block)) * block
     return a
@@ -94,11 +99,6 @@ def shared_bytes(shape: Shape, a: Arguments) -> int:
 def mail_words(splits: int) -> int:
     """Words of the mail of so many splits, of all heads together."""
     return splits * MOST_ROWS * _ROW_WORDS
-
-
-@cache
-def processors_of(device: int) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 class _Mailboxes:

@@ -24,7 +24,7 @@ DEVICE void stage_again(Shared& s, bool misled, const Listed& listed, const Resc
 
 // Adds the warps' sums in order, then the blocks', and divides by the weights' sum. `place` of the
 // row in the output.
-DEVICE void combine(Shared& s, Sum& sum, void* output, i64 place, int warp, int lane) {
+DEVICE void combine(Shared& s, Sum& sum, const Arguments& a, i64 place, int warp, int lane) {
   const int rank = cluster_rank(), blocks = gridDim.x;
   add_lanes(s.sums[warp], sum, lane);
   __syncthreads();
@@ -41,7 +41,8 @@ DEVICE void combine(Shared& s, Sum& sum, void* output, i64 place, int warp, int 
     cluster_barrier();  // no block ends before its sums have been read
   }
   if (rank || v >= VALUE) return;
-  write(output, place * VALUE + v, s.row.total > 0.f ? whole / s.row.total : 0.f);
+  write(a.output, place * VALUE + v, s.row.total > 0.f ? whole / s.row.total : 0.f);
+  if (PART && v == 0) a.log_sums[place] = log_sum(s.row);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
@@ -56,6 +57,7 @@ gather_values(const __grid_constant__ Arguments a) {
   let_next_kernel_start();
   wait_for_earlier_kernels();
   const float per_match = log2_per_match(a, batch, h);
+  const int elsewhere = kept_elsewhere(a, batch);
 
   add_up(s, a, row, warp, lane);
   const int ranges = a.splits * RANGES, count = s.first[ranges];
@@ -67,7 +69,7 @@ gather_values(const __grid_constant__ Arguments a) {
     for (int i = lane; i < a.splits; i += 32) allowed += a.allowed[row / ROWS * a.splits + i];
     allowed = warp_sum(allowed);
   }
-  const int keep = keys_to_keep(a, allowed);
+  const int keep = keys_to_keep(a, allowed, elsewhere);
   const bool misled = count < keep, staged = !misled && count <= STAGED;
   const Rescored rescored(a, batch, head, r);
   if (misled) count_again(s, rescored);
@@ -97,5 +99,5 @@ gather_values(const __grid_constant__ Arguments a) {
     __syncthreads();  // the picks have been used
   }
   const i64 place = ((i64)batch * a.heads + h) * a.tokens + r / GROUP;
-  combine(s, sum, a.output, place, warp, lane);
+  combine(s, sum, a, place, warp, lane);
 }

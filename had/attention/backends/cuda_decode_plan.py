@@ -13,7 +13,7 @@ from torch import Tensor
 
 from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedCall
-from had.attention.backends.cuda_decode_shape import Arguments, Shape
+from had.attention.backends.cuda_decode_shape import Arguments, Part, Shape, processors_of
 
 SCORE_THREADS = 256
 GATHER_THREADS = 512
@@ -35,8 +35,7 @@ class TwoKernels:
         self.shape = shape
         score = shape.kernel("score", "score_keys", SCORE_THREADS, SCORE_SHARED_BYTES)
         gather = shape.kernel("gather", "gather_values", GATHER_THREADS, GATHER_SHARED_BYTES)
-        processors = torch.cuda.get_device_properties(shape.device).multi_processor_count
-        splits = splits_of(shape, processors, score.resident_clusters(1))
+        splits = splits_of(shape, processors_of(shape.device), score.resident_clusters(1))
         blocks = gather.cluster_size(shape.all_rows, most_blocks(shape))
         grid = (splits, shape.groups, shape.batch)
         self._score = cuda_compile.Launch(score, grid, overlapping=True)
@@ -47,15 +46,15 @@ class TwoKernels:
         self._offsets = [sum(sizes[:i]) for i in range(len(sizes))]
         self._scratch = sum(sizes)
 
-    def run(self, call: PackedCall) -> Tensor:
-        """The output of a call of this shape."""
-        query, output = call.query.contiguous(), self.shape.empty_output()
+    def run(self, call: PackedCall, part: Part | None = None) -> Tensor:
+        """The output of a call of this shape; the logs of a part's sums are left in it."""
+        query, output = call.query.contiguous(), self.shape.output_for(call)
         scratch = torch.empty(self._scratch, dtype=torch.uint8, device=query.device)
         a = Arguments.from_buffer_copy(self._arguments)
-        a.point_to(call, query, output)
+        a.point_to(call, query, output, part)
         base = scratch.data_ptr()
         a.list, a.listed, a.histogram, a.allowed = (base + offset for offset in self._offsets)
-        stream = torch.cuda.current_stream().cuda_stream
+        stream = cuda_compile.current_stream(self.shape.device)
         self._score(a, stream)
         self._gather(a, stream)
         return output
@@ -72,8 +71,8 @@ def splits_of(shape: Shape, processors: int, resident: int) -> int:
         resident: blocks that it holds at a time.
     """
     groups = shape.batch * shape.groups
-    splits = max(processors // groups, min(resident // groups, shape.keys // _SPLIT_KEYS))
-    return max(1, min(splits, _MOST_SPLITS, math.ceil(shape.keys / (_WARPS * shape.block_keys))))
+    splits = max(processors // groups, min(resident // groups, shape.room // _SPLIT_KEYS))
+    return max(1, min(splits, _MOST_SPLITS, math.ceil(shape.room / (_WARPS * shape.block_keys))))
 
 
 def most_blocks(shape: Shape) -> int:
@@ -84,10 +83,10 @@ def most_blocks(shape: Shape) -> int:
 def template(shape: Shape, splits: int) -> Arguments:
     """The kernels' arguments but for the addresses."""
     a = shape.arguments(splits)
-    a.range_keys = math.ceil(shape.keys / (splits * _WARPS * shape.block_keys)) * shape.block_keys
+    a.range_keys = math.ceil(shape.room / (splits * _WARPS * shape.block_keys)) * shape.block_keys
     a.split_keys = _WARPS * a.range_keys
-    a.row_keys = math.ceil(shape.keys / 32) * 32
-    a.sampled = int(shape.keys > SAMPLED_KEYS)
+    a.row_keys = shape.room
+    a.sampled = int(shape.room > SAMPLED_KEYS)
     return a
 
 

@@ -39,6 +39,12 @@ DEVICE float weight_sum(const Row& row, const Counts<4>& counts, int lane) {
   return warp_sum(total) + (row.level == 128 ? row.room : counts.last);
 }
 
+// Of the exponentials of the kept keys' scores, gain * (2 * equal bits - bits of a key).
+DEVICE float log_sum(const Row& row) {
+  if (!(row.total > 0.f)) return __uint_as_float(0xff800000u);  // minus infinity
+  return 0.6931471805599453f * ((row.top - 16 * WORDS) * row.per_match + log2f(row.total));
+}
+
 // By one warp, from the histogram of all keys of a row.
 DEVICE Row settled(const Counts<4>& counts, int keep, float per_match, int lane) {
   const Cut cut = find_cut(counts, keep, lane);

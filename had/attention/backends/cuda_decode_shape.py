@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cache
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from had.attention.backends import cuda_compile
 from had.attention.backends.base import PackedCall
-from had.attention.topn import ScaledN, TopN, keys_to_keep
+from had.attention.topn import share_and_number
 
 MOST_ROWS = 8  # of queries, that share a key head
+ROOM = 512  # keys; launches are planned for lengths rounded up to it
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What tells calls apart but for their contents: shapes, strides in elements, types.
+class Shape(NamedTuple):
+    """What tells calls apart but for their contents and the very number of keys.
+
+    A text grows by a token at a time, so that what is planned for a shape serves many steps.
 
     Attributes:
         device: index.
-        batch: B of `PackedCall`; and so on, H, G, T and S.
+        batch: B of `PackedCall`; and so on, H, G and T.
         heads: query heads.
         groups: key heads.
         tokens: queries of a head.
-        keys: keys of a head.
+        room: keys of a head, S, rounded up to a multiple of `ROOM`.
         words: 32-bit words of a key.
         width: of a value.
         dtype: of values.
-        key: strides of the keys' sequences and heads.
+        key: strides of the keys' sequences and heads, in elements.
         value: strides of the values' sequences, heads and keys.
-        mask: stride of the sequences' masks, None for none.
+        masked: whether there is a mask.
         gain: strides of a gain tensor's sequences and heads, or the number.
-        n: keys to keep.
+        share: of the allowed keys that a row keeps at least; see `share_and_number`.
+        number: of them likewise.
+        part: whether the keys are a part of every row's; see `Backend.attend_part`.
     """
 
     device: int
@@ -42,29 +48,29 @@ class Shape:
     heads: int
     groups: int
     tokens: int
-    keys: int
+    room: int
     words: int
     width: int
     dtype: torch.dtype
     key: tuple[int, ...]
     value: tuple[int, ...]
-    mask: int | None
+    masked: bool
     gain: tuple[int, int] | float
-    n: TopN
+    share: float
+    number: int
+    part: bool = False
 
     @classmethod
-    def of(cls, call: PackedCall) -> Shape:
+    def of(cls, call: PackedCall, part: bool = False) -> Shape:
         batch, heads, tokens, words = call.query.shape
         _, groups, keys, width = call.value.shape
-        mask, gain = call.mask, call.gain
+        gain = call.gain
         return cls(
-            call.query.get_device(),
-            *(batch, heads, groups, tokens, keys, words, width, call.value.dtype),
-            key=call.key.stride()[:2],
-            value=call.value.stride()[:3],
-            mask=None if mask is None else _stride(mask, 0, batch),
-            gain=_gain_strides(gain, batch, heads) if isinstance(gain, Tensor) else gain,
-            n=call.n,
+            *(call.query.get_device(), batch, heads, groups, tokens),
+            *(-(-keys // ROOM) * ROOM, words, width, call.value.dtype),
+            *(call.key.stride()[:2], call.value.stride()[:3], call.mask is not None),
+            _gain_strides(gain) if isinstance(gain, Tensor) else gain,
+            *(*share_and_number(call.n), part),
         )
 
     @property
@@ -78,26 +84,12 @@ class Shape:
 
     @property
     def output_dtype(self) -> torch.dtype:
-        return torch.float32 if self.dtype.itemsize == 1 else self.dtype
-
-    @property
-    def share(self) -> float:
-        """Of what the mask allows, which the kernels count; 0 where N is known."""
-        if self.mask is None or isinstance(self.n, int):
-            return 0.0
-        return self.n.share if isinstance(self.n, ScaledN) else self.n
-
-    @property
-    def least_kept(self) -> int:
-        """Keys that a row keeps whatever its share, if the mask allows as many."""
-        if not self.share:
-            return self.most_kept
-        return self.n.minimum if isinstance(self.n, ScaledN) else 0
+        return torch.float32 if self.part or self.dtype.itemsize == 1 else self.dtype
 
     @property
     def most_kept(self) -> int:
-        """Keys that a row keeps, if a mask allows all."""
-        return int(keys_to_keep(self.n, torch.tensor(self.keys)))
+        """Keys that a row keeps if all the room is full and allowed."""
+        return min(self.room, max(self.number, math.ceil(self.share * self.room)))
 
     @property
     def block_keys(self) -> int:
@@ -113,19 +105,19 @@ class Shape:
         a.query_batch = self.heads * a.query_head
         a.key_batch, a.key_head = self.key
         a.value_batch, a.value_head, a.value_key = self.value
-        a.mask_batch = self.mask or 0
         if isinstance(self.gain, tuple):
             a.gain_batch, a.gain_head = self.gain
         else:
             a.gain_number = self.gain
         a.share = self.share
-        a.keep = self.least_kept
-        a.heads, a.tokens, a.keys = self.heads, self.tokens, self.keys
+        a.keep = self.number
+        a.heads, a.tokens = self.heads, self.tokens
         return a
 
-    def empty_output(self) -> Tensor:
+    def output_for(self, call: PackedCall) -> Tensor:
+        """Room for the output of a call, of unknown contents."""
         size = (self.batch, self.heads, self.tokens, self.width)
-        return torch.empty(size, dtype=self.output_dtype, device=f"cuda:{self.device}")
+        return call.value.new_empty(size, dtype=self.output_dtype)
 
     def kernel(self, part: str, name: str, threads: int, shared_bytes: int) -> cuda_compile.Kernel:
         """The kernel in `cuda_decode_{part}.cu`, compiled for the shape."""
@@ -140,9 +132,30 @@ class Shape:
             "BFLOAT16": int(self.dtype == torch.bfloat16),
             "ROWS": self.rows,
             "GROUP": self.heads // self.groups,
-            "MASKED": int(self.mask is not None),
+            "MASKED": int(self.masked),
+            "PART": int(self.part),
         }
         return tuple(constants.items())
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a call for a part of every row's keys has beside.
+
+    Attributes:
+        kept_elsewhere: keys that a row keeps beside these, a number or int64 (B or 1, 1, 1).
+        log_sums: room for the logs of the sums, float32 (B, H, T, 1), contiguous.
+    """
+
+    kept_elsewhere: Tensor | int
+    log_sums: Tensor
+
+    @classmethod
+    def of(cls, call: PackedCall, kept_elsewhere: Tensor | int) -> Part:
+        if isinstance(kept_elsewhere, Tensor):
+            kept_elsewhere = kept_elsewhere.long()
+        size = (*call.query.shape[:3], 1)
+        return cls(kept_elsewhere, call.value.new_empty(size, dtype=torch.float32))
 
 
 class Arguments(ctypes.Structure):
@@ -150,34 +163,61 @@ class Arguments(ctypes.Structure):
 
     _fields_: ClassVar = [
         *((name, ctypes.c_void_p) for name in ("query", "key", "value", "mask", "gain", "output")),
+        *((name, ctypes.c_void_p) for name in ("log_sums", "elsewhere")),
         *((name, ctypes.c_void_p) for name in ("mail", "list", "listed", "histogram", "allowed")),
         *((f"query_{name}", ctypes.c_int64) for name in ("batch", "head", "token")),
         *((f"key_{name}", ctypes.c_int64) for name in ("batch", "head")),
         *((f"value_{name}", ctypes.c_int64) for name in ("batch", "head", "key")),
         ("mask_batch", ctypes.c_int64),
         *((f"gain_{name}", ctypes.c_int64) for name in ("batch", "head")),
+        ("elsewhere_batch", ctypes.c_int64),
         ("row_keys", ctypes.c_int64),
         ("share", ctypes.c_double),
         ("gain_number", ctypes.c_float),
         *((name, ctypes.c_int) for name in ("heads", "tokens", "keys", "keep")),
+        ("elsewhere_number", ctypes.c_int),
         *((name, ctypes.c_int) for name in ("splits", "split_keys", "range_keys", "sampled")),
     ]
 
-    def point_to(self, call: PackedCall, query: Tensor, output: Tensor) -> None:
-        """Fill in the addresses of a call's tensors. `query`: its queries, contiguous."""
-        self.query, self.key, self.value = (x.data_ptr() for x in (query, call.key, call.value))
-        self.output = output.data_ptr()
+    def point_to(
+        self, call: PackedCall, query: Tensor, output: Tensor, part: Part | None = None
+    ) -> None:
+        """Fill in what a call of the shape has of its own: addresses, and the number of keys.
+
+        Args:
+            call: of the shape.
+            query: its queries, contiguous.
+            output: for its output.
+            part: what it has beside, if its shape is that of a part.
+        """
+        self.query, self.key = query.data_ptr(), call.key.data_ptr()
+        self.value, self.output = call.value.data_ptr(), output.data_ptr()
+        self.keys = call.key.shape[2]
         if call.mask is not None:
             self.mask = call.mask.data_ptr()
+            self.mask_batch = call.mask.stride(0) if call.mask.shape[0] > 1 else 0
         if isinstance(call.gain, Tensor):
             self.gain = call.gain.data_ptr()
+        if part is not None:
+            self._point_to_part(part)
+
+    def _point_to_part(self, part: Part) -> None:
+        self.log_sums = part.log_sums.data_ptr()
+        if isinstance(kept := part.kept_elsewhere, Tensor):
+            self.elsewhere = kept.data_ptr()
+            self.elsewhere_batch = kept.stride(0) if kept.shape[0] > 1 else 0
+        else:
+            self.elsewhere_number = kept
 
 
-def _stride(x: Tensor, dim: int, size: int) -> int:
-    """Of a dimension that is expanded to `size` if it is 1 long."""
-    return x.stride(dim) if x.shape[dim] == size else 0
+@cache
+def processors_of(device: int) -> int:
+    """Multiprocessors of a device."""
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def _gain_strides(gain: Tensor, batch: int, heads: int) -> tuple[int, int]:
-    gain = gain.expand(batch, heads, 1, 1)
-    return gain.stride(0), gain.stride(1)
+def _gain_strides(gain: Tensor) -> tuple[int, int]:
+    """Of a gain's sequences and heads; 0 where they share one number."""
+    sizes, strides = (1, 1, 1, 1, *gain.shape), (0, 0, 0, 0, *gain.stride())
+    batch, head = (strides[i] if sizes[i] > 1 else 0 for i in (-4, -3))
+    return batch, head

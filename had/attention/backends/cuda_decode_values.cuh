@@ -1,5 +1,7 @@
 // Decoding: the average of the kept keys' values.
 
+#include "cuda_decode_floats.cuh"
+
 constexpr int ELEMENTS = 16 / VALUE_BYTES;  // of a value that a lane adds up
 constexpr int LANES = VALUE / ELEMENTS;     // that share a value
 
@@ -11,15 +13,10 @@ struct Sum {
     const u32 words[4] = {packed.x, packed.y, packed.z, packed.w};
 #pragma unroll
     for (int i = 0; i < ELEMENTS / 2; i++) {
-      const float2 v = pair(words[i * VALUE_BYTES / 2], i);
+      const u32 word = words[i * VALUE_BYTES / 2];
+      const float2 v = two_values(VALUE_BYTES == 1 && i & 1 ? word >> 16 : word);
       x[2 * i] += weight * v.x, x[2 * i + 1] += weight * v.y;
     }
-  }
-
-  // Elements 2i and 2i + 1 of the lane, from the word that holds them.
-  DEVICE static float2 pair(u32 word, int i) {
-    if (VALUE_BYTES == 1) return from_float16(from_float8(i & 1 ? word >> 16 : word));
-    return BFLOAT16 ? from_bfloat16(word) : from_float16(word);
   }
 };
 
@@ -58,11 +55,4 @@ DEVICE void add_lanes(float* sums, Sum& sum, int lane) {
     for (int i = 0; i < ELEMENTS; i += 4)
       *(float4*)(sums + lane * ELEMENTS + i) =
           make_float4(sum.x[i], sum.x[i + 1], sum.x[i + 2], sum.x[i + 3]);
-}
-
-DEVICE void write(void* output, i64 index, float x) {
-  if (VALUE_BYTES == 1)
-    ((float*)output)[index] = x;
-  else
-    ((unsigned short*)output)[index] = BFLOAT16 ? to_bfloat16(x) : to_float16(x);
 }

@@ -49,7 +49,7 @@ def topn_indices(scores: Tensor, n: int) -> Tensor:
         blocks = kernel.cluster_size(rows, most=-(-count // _SCORES_PER_BLOCK))
         arguments = Arguments(scores.data_ptr(), indices.data_ptr(), scores.stride(0), count, n)
         launch = cuda_compile.Launch(kernel, (blocks, rows, 1), cluster=blocks, overlapping=True)
-        launch(arguments, torch.cuda.current_stream().cuda_stream)
+        launch(arguments, cuda_compile.current_stream(scores.get_device()))
     return indices
 
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
-from had.attention import functional
 from had.attention.backends.base import Backend, ExactKeys, PackedBackend, PackedCall
 
 
@@ -36,7 +34,7 @@ class MergingBackend(PackedBackend):
             and 0 < _near(call, call.exact) < call.key.shape[2]
             and call.bias is None
             and (call.mask is None or _ends_with_exact_keys(call, call.exact, call.mask))
-            and self.far.supports_part(_far_of(call))
+            and self.far.supports_part(call)
         )
 
     def attend_packed(self, call: PackedCall) -> Tensor:
@@ -44,10 +42,9 @@ class MergingBackend(PackedBackend):
         near = _near(call, call.exact)
         allowed = None if call.mask is None else call.mask[..., -near:]
         kept = near if allowed is None else allowed.sum(-1)
-        output, log_sums = self.far.attend_part(_far_of(call), kept)
-        scores = _exact_scores(call.exact, near, allowed)
-        merged = _merge(scores, call.value[:, :, -near:], output, log_sums)
-        return merged if call.value.element_size() == 1 else merged.to(call.value.dtype)
+        output, log_sums = self.far.attend_part(_far_of(call, near), kept)
+        exact = replace(call.exact, key=call.exact.key[:, :, -near:])
+        return self.far.merge(exact, call.value[:, :, -near:], allowed, output, log_sums)
 
 
 def _near(call: PackedCall, exact: ExactKeys) -> int:
@@ -65,45 +62,9 @@ def _ends_with_exact_keys(call: PackedCall, exact: ExactKeys, mask: Tensor) -> b
     return no_more and mask.dim() == 4 and mask.shape[1:] == (1, 1, call.key.shape[2])
 
 
-def _far_of(call: PackedCall) -> PackedCall:
-    """The call for all keys but the exact ones; views, no copies."""
-    assert call.exact is not None
-    far = call.key.shape[2] - _near(call, call.exact)
+def _far_of(call: PackedCall, near: int) -> PackedCall:
+    """The call for all keys but the last `near`; views, no copies."""
+    far = call.key.shape[2] - near
     mask = None if call.mask is None else call.mask[..., :far]
-    key, value = call.key[:, :, :far], call.value[:, :, :far]
+    key, value = call.key.narrow(2, 0, far), call.value.narrow(2, 0, far)
     return replace(call, key=key, value=value, mask=mask, exact=None)
-
-
-def _exact_scores(exact: ExactKeys, near: int, allowed: Tensor | None) -> Tensor:
-    """Scores of the last keys, (B, G, H / G, near), -inf where forbidden.
-
-    Args:
-        exact: queries (B, H, 1, D) and keys; the heads that share a key head are its rows.
-        near: how many last keys.
-        allowed: bool (B or 1, 1, 1, near), None for all.
-    """
-    batch, groups, _, width = exact.key.shape
-    rows = exact.query.reshape(batch, groups, -1, width)
-    scores = functional.attention_scores(rows, exact.key[:, :, -near:], gain=exact.gain, bias=None)
-    return scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
-
-
-def _merge(scores: Tensor, value: Tensor, output: Tensor, log_sums: Tensor) -> Tensor:
-    """The average of some keys' values, and of the output of attention to all others.
-
-    Args:
-        scores: of these keys, (B, G, H / G, K).
-        value: theirs, (B, G, K, V).
-        output: of the others, (B, H, 1, V), float32.
-        log_sums: of the exponentials of their scores, (B, H, 1, 1), float32.
-
-    Returns:
-        (B, H, 1, V), float32; zero where neither has a key.
-    """
-    rows = scores.shape[:3]
-    # A finite score, so that rows without any key have the output of the others: zero.
-    log_sums = log_sums.clamp_min(torch.finfo(log_sums.dtype).min).reshape(*rows, 1)
-    weights = torch.cat([scores, log_sums], dim=-1).softmax(-1)
-    with torch.autocast(value.device.type, enabled=False):
-        merged = weights[..., :-1] @ value.float()
-    return merged.addcmul_(weights[..., -1:], output.reshape(*rows, -1)).reshape(output.shape)
