@@ -51,10 +51,9 @@ def preflight(
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
         return [f"--config-dir {args.config_dir}: there is no such directory"]
     with open_hydra(args.config_path or config_path, args.config_dir) as hydra:
-        found = _Inspection(hydra, args.config_name or config_name, RunMode.MULTIRUN, judge)
-        if not args.multirun:
-            found.mode = found.mode_of(args.overrides)
-        return found.problems(args.overrides)
+        mode = RunMode.MULTIRUN if args.multirun else None
+        name = args.config_name or config_name
+        return _Inspection(hydra, name, mode, judge).problems(args.overrides)
 
 
 def inspect(
@@ -103,6 +102,7 @@ class _Inspection:
     """One command line under inspection.
 
     Attributes:
+        mode: one run or a sweep; None if that is for the configuration to say.
         found: the problems, in the order they turned up.
         refused: overrides that do not compose, left out of everything that follows.
         lost: top-level keys whose group choice is among them.
@@ -111,7 +111,7 @@ class _Inspection:
 
     hydra: Hydra
     config_name: str
-    mode: RunMode
+    mode: RunMode | None
     judge: Judge
     found: list[str] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
@@ -122,8 +122,8 @@ class _Inspection:
     def loader(self) -> ConfigLoader:
         return self.hydra.config_loader
 
-    def mode_of(self, overrides: list[str]) -> RunMode:
-        """One run or a sweep, without a flag: a configuration may set hydra.mode."""
+    def _configured_mode(self, overrides: list[str]) -> RunMode:
+        """One run, unless a configuration sets hydra.mode."""
         try:
             mode = self._kept(overrides).hydra.mode
         except REFUSALS:  # does not compose, or not as one run
@@ -131,6 +131,7 @@ class _Inspection:
         return mode or RunMode.RUN
 
     def problems(self, overrides: list[str]) -> list[str]:
+        self.mode = self.mode or self._configured_mode(overrides)
         given = [*overrides, *self._grid(overrides)]
         choices = [choice for text in given for choice in self._parse(text)]
         configs = [self._composed(job, choices) for job in _jobs(choices)]

@@ -26,7 +26,7 @@ def gaps_against(records: Sequence[Record], x: str) -> dict[str, list[Point]]:
         x: a number of the records: N, a result such as "hw/<accelerator>/<quantity>", along which N
             may vary, or a setting such as "task.context", along which it may not.
 
-    A point that lacks a task which others of its curve have is left out, with a warning.
+    A point that lacks a task which the one with the most tasks has is left out, with a warning.
     """
     rows = rows_of(records)
     placed: dict[str, list[tuple[float, Row]]] = {}
@@ -34,17 +34,21 @@ def gaps_against(records: Sequence[Record], x: str) -> dict[str, list[Point]]:
         place = _share_or_count(row, rows) if x == N else _number(row, x)
         if place is not None:
             placed.setdefault(name, []).append((place, row))
+    alike = {name: _of_the_same_tasks(name, points) for name, points in placed.items()}
     return {
-        name: sorted((place, row.gap, row.error or 0.0) for place, row in _alike(name, points))
-        for name, points in placed.items()
+        name: sorted((place, row.gap, row.error or 0.0) for place, row in points)
+        for name, points in alike.items()
     }
 
 
-def _alike(name: str, points: Sequence[tuple[float, Row]]) -> Iterator[tuple[float, Row]]:
-    """The points of a curve that are means over all its tasks: others are not to be compared."""
+def _of_the_same_tasks(
+    name: str, points: Sequence[tuple[float, Row]]
+) -> Iterator[tuple[float, Row]]:
+    """The points of a curve that are means over the same tasks as the one with the most."""
     tasks = [{record["task"] for record in row.records} for _, row in points]
+    most = max(tasks, key=len)
     for (place, row), own in zip(points, tasks, strict=True):
-        if missing := set.union(*tasks) - own:
+        if missing := most - own:
             log.warning("%s at %g lacks %s, left out", name, place, ", ".join(sorted(missing)))
         else:
             yield place, row

@@ -14,7 +14,7 @@ from test_cuda_emulated import HALF, SINGLE
 from test_decode_backends import Case
 from torch import Tensor
 
-from had.attention.backends import cuda_compile, cuda_merge, parts
+from had.attention.backends import cuda_compile, cuda_merge, torch_merge
 from had.attention.backends.base import ExactKeys, PackedCall
 from had.attention.backends.cuda_decode import CudaDecodeBackend
 from had.attention.backends.cuda_decode_shape import Part
@@ -140,7 +140,7 @@ def test_merging_is_that_of_plain_operations(
     if masked:
         allowed[0] = False
     output = merge(build, exact, value, allowed, far, log_sums)
-    wanted = parts.merge(exact, value, allowed, far, log_sums)
+    wanted = torch_merge.merge(exact, value, allowed, far, log_sums)
     assert output.dtype == wanted.dtype
     torch.testing.assert_close(output, wanted)
     assert not masked or (output[0, 1:3] == 0).all()

@@ -152,6 +152,8 @@ def test_a_point_of_a_curve_is_a_mean_over_the_same_tasks_as_the_others(
     records = [record(task, 0, 60.0, student, n=n) for task, n, student in runs]
     assert gaps_against(records, "n") == {"had": [(30, 1.0, 0.0)]}
     assert "had at 8 lacks cola, left out" in caplog.text
+    nothing_shared = [record("rte", 0, 60.0, 59.0, n=8), record("cola", 0, 60.0, 58.0, n=30)]
+    assert len(gaps_against(nothing_shared, "n")["had"]) == 1
 
 
 def test_curves_against_a_setting_have_its_value_on_the_axis_not_in_their_names() -> None:

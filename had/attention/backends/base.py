@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from had.attention.backends import parts
+from had.attention.backends import torch_merge
 from had.attention.bits import unpack_signs
 from had.attention.divergence import AttentionTarget
 from had.attention.topn import TopN
@@ -170,7 +170,7 @@ class Backend(ABC):
         Returns:
             (B, H, 1, V) in value's dtype, float32 if that has 8 bits; zero for a row without keys.
         """
-        return parts.merge(exact, value, allowed, far, log_sums)
+        return torch_merge.merge(exact, value, allowed, far, log_sums)
 
     @abstractmethod
     def distil(

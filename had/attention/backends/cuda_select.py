@@ -41,15 +41,15 @@ def topn_indices(scores: Tensor, n: int) -> Tensor:
     indices = torch.empty((rows, n), dtype=torch.int64, device=scores.device)
     if rows == 0:
         return indices
-    with torch.cuda.device(scores.device):
+    device = scores.get_device()
+    with cuda_compile.on(device):
         kernel = cuda_compile.load(
-            *("cuda_select.cu", "topn_indices", ()),
-            *(THREADS, SHARED_BYTES, torch.cuda.current_device()),
+            *("cuda_select.cu", "topn_indices", ()), *(THREADS, SHARED_BYTES, device)
         )
         blocks = kernel.cluster_size(rows, most=-(-count // _SCORES_PER_BLOCK))
         arguments = Arguments(scores.data_ptr(), indices.data_ptr(), scores.stride(0), count, n)
         launch = cuda_compile.Launch(kernel, (blocks, rows, 1), cluster=blocks, overlapping=True)
-        launch(arguments, cuda_compile.current_stream(scores.get_device()))
+        launch(arguments, cuda_compile.current_stream(device))
     return indices
 
 
