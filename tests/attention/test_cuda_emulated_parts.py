@@ -105,7 +105,8 @@ def merge(
     sizes = {"THREADS": cuda_merge.THREADS, "SHARED_BYTES": cuda_merge.SHARED_BYTES}
     library = build("merge.cpp", constants | sizes)
     a = cuda_merge.arguments(exact, value, allowed, far, log_sums, output)
-    library.run_merge(ctypes.byref(a), *reversed(far.shape[:2]))
+    heads, batch, _ = cuda_merge.grid(far)
+    library.run_merge(ctypes.byref(a), heads, batch)
     return output
 
 

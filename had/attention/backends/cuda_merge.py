@@ -63,9 +63,19 @@ def merge(
     a = arguments(exact, value, allowed, far, log_sums, output)
     device = far.get_device()
     with cuda_compile.on(device):
-        launch = _launch(constants(exact, value, allowed), *far.shape[:2], device)
+        launch = _launch(constants(exact, value, allowed), grid(far), device)
         launch(a, cuda_compile.current_stream(device))
     return output
+
+
+def grid(far: Tensor) -> tuple[int, int, int]:
+    """Thread blocks of a launch: one for each head of each sequence.
+
+    Args:
+        far: (B, H, 1, V).
+    """
+    batch, heads = far.shape[:2]
+    return heads, batch, 1
 
 
 def constants(exact: ExactKeys, value: Tensor, allowed: Tensor | None) -> cuda_compile.Constants:
@@ -104,7 +114,7 @@ def arguments(
 
 @lru_cache(maxsize=256)
 def _launch(
-    constants: cuda_compile.Constants, heads: int, batch: int, device: int
+    constants: cuda_compile.Constants, blocks: tuple[int, int, int], device: int
 ) -> cuda_compile.Launch:
     kernel = cuda_compile.load("cuda_merge.cu", "merge", constants, THREADS, SHARED_BYTES, device)
-    return cuda_compile.Launch(kernel, (heads, batch, 1), overlapping=True)
+    return cuda_compile.Launch(kernel, blocks, overlapping=True)
