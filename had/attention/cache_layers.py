@@ -90,6 +90,7 @@ class BinaryKeyLayer(CacheLayerMixin):
         self._seen += new
         keys, values = self._expose()
         if self.recent:
+            keys = keys.detach()  # not the view that stays here: a prompt's keys must not stay, too
             keys.exact = self._exact.add(key_states)  # type: ignore[attr-defined]
         return keys, values
 

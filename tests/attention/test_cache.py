@@ -58,9 +58,8 @@ def test_the_first_tokens_are_not_kept_alive(recent: int) -> None:
     """Neither keys nor values of a prompt outlive it, not even as the memory behind a view."""
     key, value = tokens(300)
     layer = BinaryKeyLayer(recent=recent)
-    first = layer.update(key[:, :, :299].clone(), value[:, :, :299].clone())
+    first = layer.update(key.clone(), value.clone())
     del first
-    layer.update(key[:, :, 299:], value[:, :, 299:])
     held = [x for x in vars(layer).values() if isinstance(x, Tensor)]
     held += [x.exact for x in held if hasattr(x, "exact")]
     memories = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in held}

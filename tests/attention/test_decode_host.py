@@ -32,7 +32,7 @@ from had.attention.topn import TopN
 
 HEADS, GROUPS, WIDTH = 8, 2, 64
 CONTEXT = 1100  # tokens before those that are counted
-VIEWS = {"aten.narrow.default", "aten.slice.Tensor"}
+VIEWS = {"aten.narrow.default", "aten.slice.Tensor", "aten.detach.default"}
 ALLOCATIONS = {"aten.empty.memory_format", "aten.new_empty.default", "aten.empty_like.default"}
 NOTHING = {"aten.to.dtype"}  # where the type is that already
 
