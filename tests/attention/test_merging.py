@@ -48,10 +48,8 @@ class Case:
             key = key[:, :, :1].expand_as(key).contiguous()
         value = torch.randn(self.batch, self.groups, self.keys + 6, self.value_width)
         gain = 0.01 * (1 + torch.rand(1, self.heads, 1, 1)) if self.gains else 0.02
-        # Of an even number of keys: the words of every head begin on a boundary of 16 bytes.
-        words = pack_signs(torch.cat([key, key[:, :, : self.keys % 2]], dim=2))
         return PackedCall(
-            *(pack_signs(query), words[:, :, : self.keys], value.to(self.dtype)[:, :, : self.keys]),
+            *(pack_signs(query), aligned(pack_signs(key)), value.to(self.dtype)[:, :, : self.keys]),
             *(self.width, self.n, gain, self.mask()),
             exact=ExactKeys(query, key[:, :, -self.recent :], 0.125, self.recent),
         )
@@ -95,6 +93,12 @@ PADDED = {
     "holes among many exact keys": Case(padding=(0, 90, 31), holes=True, n=0.4, recent=20),
     "bfloat16, padded": Case(padding=(0, 90, 31), n=0.1, dtype=torch.bfloat16),
 }
+
+
+def aligned(words: Tensor) -> Tensor:
+    """In room for an even number of keys: those of every head begin on a boundary of 16 bytes."""
+    keys = words.shape[2]
+    return torch.cat([words, words[:, :, : keys % 2]], dim=2)[:, :, :keys]
 
 
 def check(backend: str, call: PackedCall) -> None:
@@ -160,7 +164,7 @@ def _on(device: str, call: PackedCall, exact_dtype: torch.dtype = torch.float32)
     moved = (x.to(device, exact_dtype) for x in (call.exact.query, call.exact.key))
     exact = ExactKeys(*moved, call.exact.gain, call.exact.recent)
     given = {name: x.to(device) for name, x in vars(call).items() if isinstance(x, Tensor)}
-    return replace(call, **given, exact=exact)
+    return replace(call, **given | {"key": aligned(given["key"])}, exact=exact)
 
 
 def test_kept_keys_are_the_oracles_one_by_one() -> None:
