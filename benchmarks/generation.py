@@ -4,11 +4,11 @@
     python benchmarks/generation.py --from results/performance/generation.json \
         --write docs/performance.md
 
-One Llama-shaped model with random weights, once as a student with its binary key cache, once as it
-is with PyTorch's attention and a dynamic cache. The caches are filled with random keys and values
-in place of a prompt, so that decoding alone is timed; both continue by the same number of tokens,
-greedily, in turns. The first new token, with which a call sets up, is not counted. Every case is
-printed and written as soon as it is measured.
+One Llama-shaped model with random weights, once as it is with PyTorch's attention and a dynamic
+cache, and as a student with its binary key cache, launched kernel by kernel and by CUDA graphs. The
+caches are filled with random keys and values in place of a prompt, so that decoding alone is timed;
+all continue by the same number of tokens, greedily, in turns. The first new tokens, with which a
+call sets up, are not counted. Every case is printed and written as soon as it is measured.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ from transformers import (
 import had
 from had.attention.module import recent_keys_of
 
-BINARY, DENSE = "binary", "dense"
+BINARY, DENSE, GRAPHS = "binary", "dense", "binary, graphs"
+_SETTING_UP = 3  # tokens: a graph is captured before the third
 
 
 @dataclass(frozen=True)
@@ -65,19 +67,22 @@ class Case:
 
 @dataclass(frozen=True)
 class Contender:
-    """A model, and how an empty cache for it is made."""
+    """A model, how an empty cache for it is made, and what its calls are made within."""
 
     model: PreTrainedModel
     cache: Callable[[], Cache]
+    within: Callable[[PreTrainedModel], AbstractContextManager[Any]] = nullcontext
 
 
 class Clock(StoppingCriteria):
-    """Stops nothing: notes when the first new token is there."""
+    """Stops nothing: notes when the first new tokens are there."""
 
     began: float | None = None
+    tokens = 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
-        if self.began is None:
+        self.tokens += 1
+        if self.tokens == _SETTING_UP:
             synchronize(input_ids.device)
             self.began = time.perf_counter()
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
@@ -108,9 +113,14 @@ def contenders(layers: int, n: int, binarization: str, device: str) -> dict[str,
     student = copy.deepcopy(dense, {id(weight): weight for weight in dense.parameters()})
     had.binarize(student, n=n, binarization=binarization)
     recent = recent_keys_of(student)
+
+    def binary() -> Cache:
+        return had.BinaryKeyCache(student.config, recent=recent)
+
     return {
         DENSE: Contender(dense, lambda: DynamicCache(config=dense.config)),
-        BINARY: Contender(student, lambda: had.BinaryKeyCache(student.config, recent=recent)),
+        BINARY: Contender(student, binary),
+        GRAPHS: Contender(student, binary, had.decoding_graphs),
     }
 
 
@@ -133,14 +143,15 @@ def run(contender: Contender, case: Case) -> tuple[float, float]:
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        past_key_values=cache,
-        max_new_tokens=case.tokens + 1,
-        do_sample=False,
-        stopping_criteria=[clock],
-    )
+    with contender.within(model):
+        model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            past_key_values=cache,
+            max_new_tokens=case.tokens + _SETTING_UP,
+            do_sample=False,
+            stopping_criteria=[clock],
+        )
     synchronize(model.device)
     assert clock.began is not None
     rate = case.batch * case.tokens / (time.perf_counter() - clock.began)
@@ -153,7 +164,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def measure(case: Case, models: dict[str, Contender], rounds: int, limit: float) -> dict[str, Any]:
-    """Both ways of one case, in turns: medians of tokens a second, peak memory.
+    """All ways of one case, in turns: medians of tokens a second, peak memory.
 
     Args:
         case: what is measured.
@@ -179,7 +190,7 @@ def measure(case: Case, models: dict[str, Contender], rounds: int, limit: float)
         "tokens": case.tokens,
         "rounds": len(rates[BINARY]),
         "tokens_per_s": medians,
-        "ratio": medians[BINARY] / medians[DENSE],
+        "ratio": {name: medians[name] / medians[DENSE] for name in models if name != DENSE},
         "peak_gib": peaks,
         "cache_bytes": {BINARY: memory.binary, DENSE: memory.dense},
     }
@@ -213,24 +224,41 @@ def measure_all(options: argparse.Namespace) -> dict[str, Any]:
 
 def row(result: dict[str, Any]) -> list[str]:
     """A line of the table."""
-    rates, peaks, sizes = (result[name] for name in ("tokens_per_s", "peak_gib", "cache_bytes"))
-    cells = [result["case"], *(f"{rates[name]:.1f}" for name in (DENSE, BINARY))]
-    cells.append(f"{result['ratio']:.2f}x")
-    cells += [f"{peaks[name]:.1f}" if peaks[name] else "-" for name in (DENSE, BINARY)]
-    return cells + [f"{sizes[name] / 2**30:.2f}" for name in (DENSE, BINARY)]
+    rates, ratios = result["tokens_per_s"], result["ratio"]
+    peaks, sizes = result["peak_gib"], result["cache_bytes"]
+    return [
+        result["case"],
+        *(f"{rates[name]:.1f}" for name in rates),
+        *(f"{ratios[name]:.2f}x" for name in ratios),
+        *(f"{peaks[name]:.1f}" if peaks[name] else "-" for name in rates),
+        *(f"{sizes[name] / 2**30:.2f}" for name in (DENSE, BINARY)),
+    ]
+
+
+def header(result: dict[str, Any]) -> list[str]:
+    """What stands above such lines."""
+    names = list(result["tokens_per_s"])
+    return [
+        "step",
+        *(f"{name}: tokens/s" for name in names),
+        *(f"{name} / {DENSE}" for name in result["ratio"]),
+        *(f"{name}: peak GiB" for name in names),
+        *(f"{name}: cache GiB" for name in (DENSE, BINARY)),
+    ]
 
 
 def table(record: dict[str, Any]) -> str:
     """The results as Markdown."""
-    header = ["step", "dense: tokens/s", "binary: tokens/s", "ratio"]
-    header += [f"{name}: {what} GiB" for what in ("peak", "cache") for name in (DENSE, BINARY)]
     kind = f", binarization {record['binarization']}" if "binarization" in record else ""
     note = (
         f"{record['device']}, torch {record['torch']}, transformers {record['transformers']}; a "
         f"Llama of {record['layers']} layers, 32/8 heads, d=128{kind}; medians of calls of "
         "`generate`."
     )
-    return f"{note}\n\n{markdown(header, [row(result) for result in record['cases']])}"
+    cases = record["cases"]
+    return (
+        f"{note}\n\n{markdown(header(cases[0]), [row(case) for case in cases])}" if cases else note
+    )
 
 
 def main() -> None:

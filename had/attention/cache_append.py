@@ -24,10 +24,10 @@ def append(key: Tensor, value: Tensor, words: Tensor, values: Tensor, at: int) -
         return
     new = key.shape[2]
     pack_signs_into(words.narrow(2, at, new), key)
-    values.narrow(2, at, new).copy_(_within(value, values.dtype))
+    values.narrow(2, at, new).copy_(within(value, values.dtype))
 
 
-def _within(values: Tensor, dtype: torch.dtype) -> Tensor:
+def within(values: Tensor, dtype: torch.dtype) -> Tensor:
     """Values cut off at what an 8-bit float can hold; wider types take them as they are."""
     if dtype.itemsize > 1:
         return values

@@ -51,6 +51,19 @@ class RecentKeys:
         self._buffer = known.new_empty(batch, heads, self.count + _ROOM, width)
         self._buffer[:, :, : self.count] = known[:, :, length - self.count :]
 
+    def settle(self) -> None:
+        """Let the buffer be the last `recent` keys, of which there are as many, without room."""
+        self._keep(self._buffer.narrow(2, 0, self.count), self.recent)
+        self._buffer = self._buffer[:, :, : self.count].contiguous()
+
+    def roll(self, key: Tensor) -> Tensor:
+        """Take a key (B, G, 1, D) for the first one of a settled buffer, which stays in its place.
+
+        Returns:
+            The buffer, (B, G, recent, D).
+        """
+        return self._buffer.copy_(torch.cat([self._buffer[:, :, 1:], key], dim=2))
+
     def crop(self, count: int, left: int) -> None:
         """Forget the last keys.
 
@@ -72,6 +85,11 @@ class RecentKeys:
         """Keep the sequences that integer indices or a boolean mask name, in that order."""
         if self.count:
             self._buffer = self._buffer[indices]
+
+    @property
+    def buffer(self) -> Tensor:
+        """The keys (B, G, room, D), the first `count` of them filled."""
+        return self._buffer
 
     @property
     def nbytes(self) -> int:

@@ -32,6 +32,10 @@ class BinaryKeyLayer(CacheLayerMixin):
     Attributes:
         keys: signs of the stored keys, int32 (B, G, S, W), a view; None before the first token.
         values: (B, G, S, V), a view; likewise.
+        key_buffer: where signs are stored, (B, G, room, W); another one whenever it has grown.
+        value_buffer: likewise of values, (B, G, room, V).
+        end: place of the next token in them.
+        exact: the keys kept in full precision.
     """
 
     is_sliding = False
@@ -41,28 +45,26 @@ class BinaryKeyLayer(CacheLayerMixin):
     def __init__(self, value_dtype: torch.dtype | None = None, recent: int = 0) -> None:
         super().__init__()
         self.value_dtype, self.recent = value_dtype, recent
-        self._exact = RecentKeys(recent)
+        self.exact = RecentKeys(recent)
         self.reset()
 
     def reset(self) -> None:
         """Forget all tokens, and how many sequences there were."""
         self.keys = self.values = None
         self.is_initialized = False
-        self._key_buffer = self._value_buffer = torch.empty(0)
-        self._start = self._end = 0  # the stored tokens' place in the buffers
+        self.key_buffer = self.value_buffer = torch.empty(0)
+        self._start = self.end = 0  # the stored tokens' place in the buffers
         self._seen = 0
         self._head_dim = 0
-        self._exact.reset()
+        self.exact.reset()
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take sizes, dtype and device from the first tokens."""
         dtype, width = self.value_dtype or value_states.dtype, value_states.shape[3]
         size = (*key_states.shape[:2], 0, words_for(key_states.shape[3]))
-        self._key_buffer = key_states.new_empty(size, dtype=torch.int32)
+        self.key_buffer = key_states.new_empty(size, dtype=torch.int32)
         # New tensors: an empty view would keep the memory of all first tokens.
-        self._value_buffer = value_states.new_empty(
-            (*value_states.shape[:2], 0, width), dtype=dtype
-        )
+        self.value_buffer = value_states.new_empty((*value_states.shape[:2], 0, width), dtype=dtype)
         self._head_dim = key_states.shape[3]
         self.is_initialized = True
 
@@ -85,32 +87,38 @@ class BinaryKeyLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         new = key_states.shape[2]
         self._make_room(new)
-        append(key_states, value_states, self._key_buffer, self._value_buffer, at=self._end)
-        self._end += new
+        append(key_states, value_states, self.key_buffer, self.value_buffer, at=self.end)
+        self.end += new
         self._seen += new
         keys, values = self._expose()
         if self.recent:
             keys = keys.detach()  # not the view that stays here: a prompt's keys must not stay, too
-            keys.exact = self._exact.add(key_states)  # type: ignore[attr-defined]
+            keys.exact = self.exact.add(key_states)  # type: ignore[attr-defined]
         return keys, values
 
     def _make_room(self, new: int) -> None:
         """Move the stored tokens to the front of larger buffers if `new` more do not fit."""
-        stored = self._end - self._start
-        if self._end + new <= self._key_buffer.shape[2]:
+        stored = self.end - self._start
+        if self.end + new <= self.key_buffer.shape[2]:
             return
         capacity = stored + new + max(_LEAST_ROOM, (stored + new) // 4)
         capacity += capacity % 2  # heads' keys of 64 bits begin on boundaries of 16 bytes
-        self._key_buffer, self._value_buffer = (
-            _moved(buffer[:, :, self._start : self._end], capacity)
-            for buffer in (self._key_buffer, self._value_buffer)
+        self.key_buffer, self.value_buffer = (
+            _moved(buffer[:, :, self._start : self.end], capacity)
+            for buffer in (self.key_buffer, self.value_buffer)
         )
-        self._start, self._end = 0, stored
+        self._start, self.end = 0, stored
+
+    def advance(self) -> None:
+        """Count a token that has been written to its place in the buffers."""
+        self.end += 1
+        self._seen += 1
+        self._expose()
 
     def _expose(self) -> tuple[Tensor, Tensor]:
-        stored = self._end - self._start
-        self.keys = self._key_buffer.narrow(2, self._start, stored)
-        self.values = self._value_buffer.narrow(2, self._start, stored)
+        stored = self.end - self._start
+        self.keys = self.key_buffer.narrow(2, self._start, stored)
+        self.values = self.value_buffer.narrow(2, self._start, stored)
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
@@ -139,8 +147,8 @@ class BinaryKeyLayer(CacheLayerMixin):
         if not self.is_initialized:
             return
         self._check_crop(-tokens_to_remove)
-        self._exact.crop(-tokens_to_remove, left=self._seen + tokens_to_remove)
-        self._end += tokens_to_remove
+        self.exact.crop(-tokens_to_remove, left=self._seen + tokens_to_remove)
+        self.end += tokens_to_remove
         self._seen += tokens_to_remove
         self._expose()
 
@@ -155,18 +163,16 @@ class BinaryKeyLayer(CacheLayerMixin):
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep the sequences that integer indices or a boolean mask name, in that order."""
         if self.is_initialized:
-            indices = indices.to(self._key_buffer.device)
-            self._key_buffer = self._key_buffer[indices]
-            self._value_buffer = self._value_buffer[indices]
-            self._exact.select(indices)
+            indices = indices.to(self.key_buffer.device)
+            self.key_buffer = self.key_buffer[indices]
+            self.value_buffer = self.value_buffer[indices]
+            self.exact.select(indices)
             self._expose()
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every sequence `repeats` times in place."""
         if self.is_initialized:
-            self.batch_select_indices(
-                torch.arange(len(self._key_buffer)).repeat_interleave(repeats)
-            )
+            self.batch_select_indices(torch.arange(len(self.key_buffer)).repeat_interleave(repeats))
 
     def memory(self, tokens: int) -> tuple[int, int]:
         """Bytes of that many tokens here and in a dense bfloat16 cache, all sequences together.
@@ -176,9 +182,9 @@ class BinaryKeyLayer(CacheLayerMixin):
         """
         if not self.is_initialized:
             raise HadError("the cache is empty: its sizes are known after the first token")
-        batch, heads, _, width = self._value_buffer.shape
-        key_bytes = self._key_buffer.shape[-1] * self._key_buffer.element_size()
-        value_bytes = width * self._value_buffer.element_size()
+        batch, heads, _, width = self.value_buffer.shape
+        key_bytes = self.key_buffer.shape[-1] * self.key_buffer.element_size()
+        value_bytes = width * self.value_buffer.element_size()
         rows = batch * heads * self._stored_of(tokens)
         exact = batch * heads * min(self.recent, tokens) * self._head_dim * _DENSE_BYTES
         dense = rows * _DENSE_BYTES * (self._head_dim + width)
@@ -190,7 +196,7 @@ class BinaryKeyLayer(CacheLayerMixin):
 
     def allocated(self) -> int:
         """Bytes of the buffers, room for further tokens included."""
-        return self._key_buffer.nbytes + self._value_buffer.nbytes + self._exact.nbytes
+        return self.key_buffer.nbytes + self.value_buffer.nbytes + self.exact.nbytes
 
 
 class SlidingBinaryKeyLayer(BinaryKeyLayer):
@@ -232,7 +238,7 @@ class SlidingBinaryKeyLayer(BinaryKeyLayer):
         return words, values[:, :, -visible:]
 
     def _forget_unseen(self) -> None:
-        self._start = max(self._start, self._end - self._stored_of(self._seen))
+        self._start = max(self._start, self.end - self._stored_of(self._seen))
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Over how many keys the next tokens' mask goes, and the first one's position."""
@@ -252,7 +258,7 @@ class SlidingBinaryKeyLayer(BinaryKeyLayer):
 
     def _check_crop(self, count: int) -> None:
         super()._check_crop(count)
-        left = self._end - self._start - count
+        left = self.end - self._start - count
         if left < self._stored_of(self._seen - count):
             raise ValueError(
                 f"crop({-count}): the tokens before are gone, for a window keeps {self.window - 1};"

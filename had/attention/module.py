@@ -158,7 +158,7 @@ class HammingAttention(nn.Module):
                 f"{self.geometry.name}: the cache keeps no keys in full precision, and the last "
                 f"{self.recent} are scored so; give had.BinaryKeyCache(..., recent={self.recent})"
             )
-        return self._exact(query, keys, scale)
+        return ExactKeys(query, keys, scale, self.recent, getattr(words, "apart", None))
 
     def _asks_what_is_real(self) -> bool:
         """Whether padding matters beyond the mask itself, which is as large as all scores."""

@@ -6,13 +6,27 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from had.attention.backends import torch_merge
-from had.attention.bits import unpack_signs
+from had.attention.bits import pack_signs, unpack_signs
 from had.attention.divergence import AttentionTarget
 from had.attention.topn import TopN
+
+
+@dataclass(frozen=True)
+class Apart:
+    """What belongs to E exact keys that are none of a call's own, whose mask leaves them out.
+
+    Attributes:
+        value: (B, G, E, V).
+        allowed: bool (B or 1, 1, 1, E).
+    """
+
+    value: Tensor
+    allowed: Tensor
 
 
 @dataclass(frozen=True)
@@ -24,12 +38,14 @@ class ExactKeys:
         key: (B, G, S, D), likewise.
         gain: factor of their dot product.
         recent: the last so many keys of a row.
+        apart: None if they are the last ones of the call they are in.
     """
 
     query: Tensor
     key: Tensor
     gain: float
     recent: int
+    apart: Apart | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +94,7 @@ class PackedCall:
         mask: bool broadcastable to (B, H, T, S), True = allowed; None allows all.
         bias: additive, broadcastable to (B, H, T, S); None for none.
         exact: keys that are no signs to this row; of all keys it may hold the last ones alone: no
-            row scores what is in front of them exactly.
+            row scores what is in front of them exactly. Or they lie apart, in a call with a mask.
     """
 
     query: Tensor
@@ -93,10 +109,23 @@ class PackedCall:
 
     def unpacked(self) -> AttentionCall:
         """The same call on signs in float32."""
+        if self.exact is not None and self.exact.apart is not None:
+            return self._joined(self.exact, self.exact.apart).unpacked()
         query, key = (unpack_signs(words, self.head_dim) for words in (self.query, self.key))
         value = self.value.float() if self.value.element_size() == 1 else self.value
         call = AttentionCall(query, key, value, self.n, self.gain, self.mask, self.bias)
         return replace(call, signs=True, exact=self.exact and self._aligned(self.exact))
+
+    def _joined(self, exact: ExactKeys, apart: Apart) -> PackedCall:
+        """The same call, its exact keys behind all others."""
+        assert self.mask is not None
+        return replace(
+            self,
+            key=torch.cat([self.key, pack_signs(exact.key)], dim=2),
+            value=torch.cat([self.value, apart.value], dim=2),
+            mask=torch.cat([self.mask, apart.allowed.expand(len(self.mask), -1, -1, -1)], dim=3),
+            exact=replace(exact, apart=None),
+        )
 
     def _aligned(self, exact: ExactKeys) -> ExactKeys:
         """The exact keys at the places of their signs; no row looks at what is in front of them."""

@@ -7,7 +7,7 @@ average. So no backend needs to know of exact keys, only how many a row keeps wi
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -31,25 +31,65 @@ class MergingBackend(PackedBackend):
         return (
             call.exact is not None
             and call.query.shape[2] == 1
-            and 0 < _near(call, call.exact) < call.key.shape[2]
             and call.bias is None
-            and (call.mask is None or _ends_with_exact_keys(call, call.exact, call.mask))
+            and (call.exact.apart is not None or _can_be_cut(call, call.exact))
             and self.far.supports_part(call)
         )
 
     def attend_packed(self, call: PackedCall) -> Tensor:
         assert call.exact is not None
-        near = _near(call, call.exact)
-        allowed = None if call.mask is None else call.mask[..., -near:]
-        kept = near if allowed is None else allowed.sum(-1)
-        output, log_sums = self.far.attend_part(_far_of(call, near), kept)
-        exact = replace(call.exact, key=call.exact.key[:, :, -near:])
-        return self.far.merge(exact, call.value[:, :, -near:], allowed, output, log_sums)
+        parts = _parts(call, call.exact)
+        output, log_sums = self.far.attend_part(parts.far, parts.kept)
+        return self.far.merge(parts.exact, parts.value, parts.allowed, output, log_sums)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A call for all keys but the exact ones, and what `Backend.merge` asks for about these."""
+
+    far: PackedCall
+    exact: ExactKeys
+    value: Tensor
+    allowed: Tensor | None
+
+    @property
+    def kept(self) -> Tensor | int:
+        """How many exact keys a row keeps."""
+        return self.exact.key.shape[2] if self.allowed is None else self.allowed.sum(-1)
+
+
+def _parts(call: PackedCall, exact: ExactKeys) -> _Parts:
+    if exact.apart is None:
+        return _cut(call, exact)
+    return _Parts(replace(call, exact=None), exact, exact.apart.value, exact.apart.allowed)
+
+
+def _cut(call: PackedCall, exact: ExactKeys) -> _Parts:
+    """A call whose last keys are exact; views, no copies."""
+    near = _near(call, exact)
+    far = call.key.shape[2] - near
+    allowed = mask = None
+    if call.mask is not None:
+        allowed, mask = call.mask[..., -near:], call.mask[..., :far]
+    key, value = call.key.narrow(2, 0, far), call.value.narrow(2, 0, far)
+    return _Parts(
+        replace(call, key=key, value=value, mask=mask, exact=None),
+        replace(exact, key=exact.key[:, :, -near:]),
+        call.value[:, :, -near:],
+        allowed,
+    )
 
 
 def _near(call: PackedCall, exact: ExactKeys) -> int:
     """How many last keys are exact to every row, as far as it may see them."""
     return min(exact.recent, exact.key.shape[2], call.key.shape[2])
+
+
+def _can_be_cut(call: PackedCall, exact: ExactKeys) -> bool:
+    """Whether there are keys in front of the exact ones, and all heads agree on which these are."""
+    return 0 < _near(call, exact) < call.key.shape[2] and (
+        call.mask is None or _ends_with_exact_keys(call, exact, call.mask)
+    )
 
 
 def _ends_with_exact_keys(call: PackedCall, exact: ExactKeys, mask: Tensor) -> bool:
@@ -60,11 +100,3 @@ def _ends_with_exact_keys(call: PackedCall, exact: ExactKeys, mask: Tensor) -> b
     """
     no_more = exact.key.shape[2] <= exact.recent
     return no_more and mask.dim() == 4 and mask.shape[1:] == (1, 1, call.key.shape[2])
-
-
-def _far_of(call: PackedCall, near: int) -> PackedCall:
-    """The call for all keys but the last `near`; views, no copies."""
-    far = call.key.shape[2] - near
-    mask = None if call.mask is None else call.mask[..., :far]
-    key, value = call.key.narrow(2, 0, far), call.value.narrow(2, 0, far)
-    return replace(call, key=key, value=value, mask=mask, exact=None)
