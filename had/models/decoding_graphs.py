@@ -199,15 +199,21 @@ def _is_step(given: Mapping[str, Any]) -> bool:
         and positions is not None
         and positions.shape[1:] == (1,)
         and (mask is None or mask.dim() == 2)
+        and given.get("return_dict") is not False
         and not any(given[name] for name in given.keys() - _HARMLESS)
     )
 
 
 def _has_room(cache: Any) -> bool:
-    return type(cache) is BinaryKeyCache and all(
-        type(layer) is BinaryKeyLayer
-        and layer.is_initialized
-        and layer.exact.count >= layer.recent
-        and layer.end < layer.key_buffer.shape[2]
-        for layer in cache.layers
+    """Whether it is a binary key cache with room for a token in every layer, all on one device."""
+    return (
+        type(cache) is BinaryKeyCache
+        and all(
+            type(layer) is BinaryKeyLayer
+            and layer.is_initialized
+            and layer.exact.count >= layer.recent
+            and layer.end < layer.key_buffer.shape[2]
+            for layer in cache.layers
+        )
+        and len({layer.key_buffer.device for layer in cache.layers}) == 1
     )

@@ -89,6 +89,18 @@ def test_what_has_no_fixed_places_runs_as_ever(wishes: dict[str, Any]) -> None:
     assert recorder.captures == 0
 
 
+def test_tuples_come_back_as_tuples() -> None:
+    model, recorder = student("llama_lm"), Recorder()
+    cache = had.BinaryKeyCache(model.config)
+    ids, places = prompt()["input_ids"][:1], torch.arange(9)[None]
+    with torch.no_grad(), stepping(model, recorder):
+        for place in range(9):
+            given = {"input_ids": ids[:, place : place + 1], "past_key_values": cache}
+            given["position_ids"] = places[:, place : place + 1]
+            assert isinstance(model(**given, use_cache=True, return_dict=False), tuple)
+    assert recorder.captures == 0
+
+
 def test_layers_with_a_window_run_as_ever() -> None:
     model = student("mistral")
     found, recorder = with_steps(model, prompt())
