@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from had.attention.backends import cuda_compile
 from had.attention.cache import BinaryKeyCache
 from had.attention.cache_fixed import FixedCache, NotFixed
 from had.attention.cache_layers import BinaryKeyLayer
@@ -30,18 +31,19 @@ _HARMLESS = {*_TENSORS, "past_key_values", "use_cache", "return_dict", "logits_t
 
 @contextmanager
 def decoding_graphs(model: PreTrainedModel) -> Iterator[None]:
-    """Let a student on a CUDA device generate with CUDA graphs while the context lasts.
+    """Let a student on a Hopper GPU generate with CUDA graphs while the context lasts.
 
         with had.decoding_graphs(student):
             student.generate(**inputs)
 
     Steps of one token a sequence from a `BinaryKeyCache` are captured and replayed. All others run
-    as ever: prompts, beams, layers that see a window only, and everything on other devices.
+    as ever: prompts, beams, layers that see a window only, and everything on other devices, whose
+    kernels for decoding take no mask.
 
     Args:
         model: a decoder-only student.
     """
-    if model.device.type != "cuda":
+    if not cuda_compile.runs_on(model.device):
         yield
         return
     with stepping(model, captured):

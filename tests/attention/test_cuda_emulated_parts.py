@@ -15,7 +15,7 @@ from test_decode_backends import Case
 from torch import Tensor
 
 from had.attention.backends import cuda_compile, cuda_merge, torch_merge
-from had.attention.backends.base import ExactKeys, PackedCall
+from had.attention.backends.base import Apart, ExactKeys, PackedCall
 from had.attention.backends.cuda_decode import CudaDecodeBackend
 from had.attention.backends.cuda_decode_shape import Part
 from had.attention.bits import unpack_signs
@@ -89,22 +89,17 @@ def expected_part(call: PackedCall, elsewhere: int | Tensor) -> tuple[Tensor, Te
     return output, logits.logsumexp(-1, keepdim=True)
 
 
-def merge(
-    build: Build,
-    exact: ExactKeys,
-    value: Tensor,
-    allowed: Tensor | None,
-    far: Tensor,
-    log_sums: Tensor,
-) -> Tensor:
+def merge(build: Build, exact: ExactKeys, far: Tensor, log_sums: Tensor) -> Tensor:
     """As `cuda_merge.merge`."""
-    assert cuda_merge.supports(exact, value, allowed)
+    assert cuda_merge.supports(exact)
+    assert exact.apart is not None
+    value = exact.apart.value
     dtype = torch.float32 if value.element_size() == 1 else value.dtype
     output = torch.full(far.shape, torch.nan, dtype=dtype)
-    constants = dict(cuda_merge.constants(exact, value, allowed))
+    constants = dict(cuda_merge.constants(exact))
     sizes = {"THREADS": cuda_merge.THREADS, "SHARED_BYTES": cuda_merge.SHARED_BYTES}
     library = build("merge.cpp", constants | sizes)
-    a = cuda_merge.arguments(exact, value, allowed, far, log_sums, output)
+    a = cuda_merge.arguments(exact, far, log_sums, output)
     heads, batch, _ = cuda_merge.grid(far)
     library.run_merge(ctypes.byref(a), heads, batch)
     return output
@@ -134,14 +129,14 @@ def test_merging_is_that_of_plain_operations(
     query = torch.randn(2, 1, 6, width).to(dtype).transpose(1, 2)
     key = torch.randn(2, 3, keys + 5, width).to(dtype)[:, :, 2 : keys + 2]
     value = torch.randn(2, 3, keys + 7, value_width).to(value_dtype)[:, :, 7:]
-    exact = ExactKeys(query, key, 0.2, keys)
     allowed = torch.rand(2, 1, 1, keys) > 0.4 if masked else None
+    exact = ExactKeys(query, key, 0.2, keys, Apart(value, allowed))
     far, log_sums = torch.randn(2, 6, 1, value_width), 3 * torch.randn(2, 6, 1, 1)
     log_sums[0, 1:3], far[0, 1:3] = -torch.inf, 0.0
     if masked:
         allowed[0] = False
-    output = merge(build, exact, value, allowed, far, log_sums)
-    wanted = torch_merge.merge(exact, value, allowed, far, log_sums)
+    output = merge(build, exact, far, log_sums)
+    wanted = torch_merge.merge(exact, far, log_sums)
     assert output.dtype == wanted.dtype
     torch.testing.assert_close(output, wanted)
     assert not masked or (output[0, 1:3] == 0).all()

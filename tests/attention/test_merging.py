@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from had.attention.backends import BACKENDS, PackedCall, choose_packed_backend
-from had.attention.backends.base import ExactKeys
+from had.attention.backends.base import Apart, ExactKeys
 from had.attention.backends.merging import MergingBackend
 from had.attention.bits import pack_signs, unpack_signs
 from had.attention.functional import binarize
@@ -157,6 +157,31 @@ def test_cuda_replays_in_a_graph() -> None:
         getattr(call, name).copy_(getattr(other, name))
     graph.replay()
     torch.testing.assert_close(output, REFERENCE.attend_packed(call))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("reference", "eager", "cpu"),
+        pytest.param("cuda_decode", marks=[pytest.mark.gpu, needs_hopper]),
+    ],
+)
+@pytest.mark.parametrize("padding", [(0, 0, 0), (0, 90, 31), (149, 147, 20)])
+@pytest.mark.usefixtures("kernels_run_here")
+def test_keys_that_lie_apart_are_as_the_last_ones(padding: tuple[int, ...], name: str) -> None:
+    """As a cache in fixed places has them: all its keys are given, and the mask ends before."""
+    pytest.importorskip("numba")
+    dtype = torch.float16 if name == "cuda_decode" else torch.float32
+    call = Case(padding=padding, n=30, dtype=dtype).call()
+    call = _on("cuda", call) if name == "cuda_decode" else call
+    assert call.exact is not None
+    assert call.mask is not None
+    far = call.mask.clone()
+    far[..., -RECENT:] = False
+    beside = Apart(call.value[:, :, -RECENT:], call.mask[..., -RECENT:])
+    apart = replace(call, mask=far, exact=replace(call.exact, apart=beside))
+    chosen = choose_packed_backend(name, apart)
+    torch.testing.assert_close(chosen.attend_packed(apart), REFERENCE.attend_packed(call))
 
 
 def _on(device: str, call: PackedCall, exact_dtype: torch.dtype = torch.float32) -> PackedCall:

@@ -22,11 +22,11 @@ class Apart:
 
     Attributes:
         value: (B, G, E, V).
-        allowed: bool (B or 1, 1, 1, E).
+        allowed: bool (B or 1, 1, 1, E); None for all.
     """
 
     value: Tensor
-    allowed: Tensor
+    allowed: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,7 @@ class PackedCall:
     def _joined(self, exact: ExactKeys, apart: Apart) -> PackedCall:
         """The same call, its exact keys behind all others."""
         assert self.mask is not None
+        assert apart.allowed is not None
         return replace(
             self,
             key=torch.cat([self.key, pack_signs(exact.key)], dim=2),
@@ -179,27 +180,18 @@ class Backend(ABC):
         """
         raise NotImplementedError(f"backend {self.name!r} does not attend to a part of the keys")
 
-    def merge(
-        self,
-        exact: ExactKeys,
-        value: Tensor,
-        allowed: Tensor | None,
-        far: Tensor,
-        log_sums: Tensor,
-    ) -> Tensor:
+    def merge(self, exact: ExactKeys, far: Tensor, log_sums: Tensor) -> Tensor:
         """Attention to all keys of a row: some exact ones, and those of `attend_part`.
 
         Args:
-            exact: queries (B, H, 1, D), and K keys that every row keeps if it may see them.
-            value: theirs, (B, G, K, V).
-            allowed: bool (B or 1, 1, 1, K), None for all.
+            exact: of one query a sequence and head; they lie apart, and a row keeps all it may see.
             far: output of `attend_part`.
             log_sums: likewise.
 
         Returns:
             (B, H, 1, V) in value's dtype, float32 if that has 8 bits; zero for a row without keys.
         """
-        return torch_merge.merge(exact, value, allowed, far, log_sums)
+        return torch_merge.merge(exact, far, log_sums)
 
     @abstractmethod
     def distil(

@@ -51,17 +51,10 @@ class CudaDecodeBackend(PackedBackend):
             part = Part.of(call, kept_elsewhere)
             return plan_for(Shape.of(call, part=True)).run(call, part), part.log_sums
 
-    def merge(
-        self,
-        exact: ExactKeys,
-        value: Tensor,
-        allowed: Tensor | None,
-        far: Tensor,
-        log_sums: Tensor,
-    ) -> Tensor:
-        if cuda_merge.supports(exact, value, allowed):
-            return cuda_merge.merge(exact, value, allowed, far, log_sums)
-        return super().merge(exact, value, allowed, far, log_sums)
+    def merge(self, exact: ExactKeys, far: Tensor, log_sums: Tensor) -> Tensor:
+        if cuda_merge.supports(exact):
+            return cuda_merge.merge(exact, far, log_sums)
+        return super().merge(exact, far, log_sums)
 
 
 @lru_cache(maxsize=256)

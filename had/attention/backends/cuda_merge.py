@@ -34,15 +34,13 @@ class Arguments(ctypes.Structure):
     ]
 
 
-def supports(exact: ExactKeys, value: Tensor, allowed: Tensor | None) -> bool:
+def supports(exact: ExactKeys) -> bool:
     """Whether the kernel takes these, of values that the kernels of `cuda_decode` take.
 
     Args:
-        exact: of one query a sequence and head.
-        value: (B, G, K, V), of the exact keys.
-        allowed: bool (B or 1, 1, 1, K), None for all.
+        exact: of one query a sequence and head; they lie apart.
     """
-    query, key = exact.query, exact.key
+    query, key, (value, allowed) = exact.query, exact.key, _apart(exact)
     return (
         query.dtype == key.dtype
         and key.dtype in _FLOATS
@@ -54,16 +52,15 @@ def supports(exact: ExactKeys, value: Tensor, allowed: Tensor | None) -> bool:
     )
 
 
-def merge(
-    exact: ExactKeys, value: Tensor, allowed: Tensor | None, far: Tensor, log_sums: Tensor
-) -> Tensor:
+def merge(exact: ExactKeys, far: Tensor, log_sums: Tensor) -> Tensor:
     """`Backend.merge` of what the kernel takes."""
+    value, _ = _apart(exact)
     dtype = torch.float32 if value.element_size() == 1 else value.dtype
     output = torch.empty_like(far, dtype=dtype)
-    a = arguments(exact, value, allowed, far, log_sums, output)
+    a = arguments(exact, far, log_sums, output)
     device = far.get_device()
     with cuda_compile.on(device):
-        launch = _launch(constants(exact, value, allowed), grid(far), device)
+        launch = _launch(constants(exact), grid(far), device)
         launch(a, cuda_compile.current_stream(device))
     return output
 
@@ -78,8 +75,9 @@ def grid(far: Tensor) -> tuple[int, int, int]:
     return heads, batch, 1
 
 
-def constants(exact: ExactKeys, value: Tensor, allowed: Tensor | None) -> cuda_compile.Constants:
+def constants(exact: ExactKeys) -> cuda_compile.Constants:
     """Those that the kernel is compiled for."""
+    value, allowed = _apart(exact)
     return (
         ("WIDTH", exact.key.shape[3]),
         ("KEY_FLOAT", _FLOATS[exact.key.dtype]),
@@ -91,15 +89,9 @@ def constants(exact: ExactKeys, value: Tensor, allowed: Tensor | None) -> cuda_c
     )
 
 
-def arguments(
-    exact: ExactKeys,
-    value: Tensor,
-    allowed: Tensor | None,
-    far: Tensor,
-    log_sums: Tensor,
-    output: Tensor,
-) -> Arguments:
+def arguments(exact: ExactKeys, far: Tensor, log_sums: Tensor, output: Tensor) -> Arguments:
     """Of a launch whose result goes to `output`, contiguous as `far` and `log_sums` are."""
+    value, allowed = _apart(exact)
     a = Arguments(gain=exact.gain, keys=exact.key.shape[2])
     a.query, a.key, a.value = exact.query.data_ptr(), exact.key.data_ptr(), value.data_ptr()
     a.far, a.log_sums, a.output = far.data_ptr(), log_sums.data_ptr(), output.data_ptr()
@@ -110,6 +102,12 @@ def arguments(
         a.mask = allowed.data_ptr()
         a.mask_batch = allowed.stride(0) if allowed.shape[0] > 1 else 0
     return a
+
+
+def _apart(exact: ExactKeys) -> tuple[Tensor, Tensor | None]:
+    """Values of keys that lie apart, and which of them may be seen."""
+    assert exact.apart is not None
+    return exact.apart.value, exact.apart.allowed
 
 
 @lru_cache(maxsize=256)

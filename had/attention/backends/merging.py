@@ -7,11 +7,11 @@ average. So no backend needs to know of exact keys, only how many a row keeps wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from torch import Tensor
 
-from had.attention.backends.base import Backend, ExactKeys, PackedBackend, PackedCall
+from had.attention.backends.base import Apart, Backend, ExactKeys, PackedBackend, PackedCall
 
 
 class MergingBackend(PackedBackend):
@@ -38,45 +38,27 @@ class MergingBackend(PackedBackend):
 
     def attend_packed(self, call: PackedCall) -> Tensor:
         assert call.exact is not None
-        parts = _parts(call, call.exact)
-        output, log_sums = self.far.attend_part(parts.far, parts.kept)
-        return self.far.merge(parts.exact, parts.value, parts.allowed, output, log_sums)
+        far, exact, apart = _parted(call, call.exact)
+        kept = exact.key.shape[2] if apart.allowed is None else apart.allowed.sum(-1)
+        output, log_sums = self.far.attend_part(far, kept)
+        return self.far.merge(exact, output, log_sums)
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """A call for all keys but the exact ones, and what `Backend.merge` asks for about these."""
-
-    far: PackedCall
-    exact: ExactKeys
-    value: Tensor
-    allowed: Tensor | None
-
-    @property
-    def kept(self) -> Tensor | int:
-        """How many exact keys a row keeps."""
-        return self.exact.key.shape[2] if self.allowed is None else self.allowed.sum(-1)
-
-
-def _parts(call: PackedCall, exact: ExactKeys) -> _Parts:
-    if exact.apart is None:
-        return _cut(call, exact)
-    return _Parts(replace(call, exact=None), exact, exact.apart.value, exact.apart.allowed)
-
-
-def _cut(call: PackedCall, exact: ExactKeys) -> _Parts:
-    """A call whose last keys are exact; views, no copies."""
+def _parted(call: PackedCall, exact: ExactKeys) -> tuple[PackedCall, ExactKeys, Apart]:
+    """The call for all keys but the exact ones, and these apart; views, no copies."""
+    if exact.apart is not None:
+        return replace(call, exact=None), exact, exact.apart
     near = _near(call, exact)
     far = call.key.shape[2] - near
     allowed = mask = None
     if call.mask is not None:
         allowed, mask = call.mask[..., -near:], call.mask[..., :far]
+    apart = Apart(call.value[:, :, -near:], allowed)
     key, value = call.key.narrow(2, 0, far), call.value.narrow(2, 0, far)
-    return _Parts(
+    return (
         replace(call, key=key, value=value, mask=mask, exact=None),
-        replace(exact, key=exact.key[:, :, -near:]),
-        call.value[:, :, -near:],
-        allowed,
+        replace(exact, key=exact.key[:, :, -near:], apart=apart),
+        apart,
     )
 
 

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from had.attention.backends.base import ExactKeys
 
 
-def merge(
-    exact: ExactKeys, value: Tensor, allowed: Tensor | None, far: Tensor, log_sums: Tensor
-) -> Tensor:
+def merge(exact: ExactKeys, far: Tensor, log_sums: Tensor) -> Tensor:
     """`had.attention.backends.base.Backend.merge`."""
-    merged = _merge(_exact_scores(exact, allowed), value, far, log_sums)
+    assert exact.apart is not None
+    value = exact.apart.value
+    merged = _merge(_exact_scores(exact, exact.apart.allowed), value, far, log_sums)
     return merged if value.element_size() == 1 else merged.to(value.dtype)
 
 
