@@ -10,7 +10,7 @@ from had.results.depths import depth_rows, has_places
 from had.results.measures import Measure, by_measure, unit_of
 from had.results.records import Record
 from had.results.statistics import rows_of
-from had.results.views import Rows, common_overrides, long_rows, wide_rows
+from had.results.views import Rows, common_overrides, long_rows, together, wide_rows
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _caption(view: View, measure: Measure, records: Sequence[Record]) -> str:
     """What a table shows, with what settings, and where it was measured."""
     text = view.caption.format(**vars(measure) | {"unit": unit_of(measure, records)})
     devices = ", ".join(sorted({str(record["device"]) for record in records}))
-    common = sorted(common_overrides(rows_of(records)))
+    common = together(sorted(common_overrides(rows_of(records))))
     settings = f" All with {', '.join(f'`{each}`' for each in common)}." if common else ""
     return f"{text}{_chance(records)}{settings} {devices}."
 

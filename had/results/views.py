@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from had.results.measures import Measure
 from had.results.records import Record
 from had.results.statistics import Cell, Estimate, Row, Teachers, rows_of, teachers
 
 Rows = tuple[list[str], list[list[str]]]
+
+_ITEM = re.compile(r"(?<=\.)(\d+)(?=\.[^=]*=)")  # a number in a key, as that of a stage
 
 
 def long_rows(records: Sequence[Record]) -> Rows:
@@ -45,13 +48,28 @@ def label(row: Row, rows: Sequence[Row]) -> str:
     schedules = {r.schedule for r in rows if (r.model, r.recipe) == (row.model, row.recipe)}
     common = common_overrides(rows)
     further = [text for text in row.overrides if text not in common]
-    parts = [f"schedule={row.schedule}"] * (len(schedules) > 1) + further
+    parts = [f"schedule={row.schedule}"] * (len(schedules) > 1) + together(further)
     return row.recipe + (f" ({', '.join(parts)})" if parts else "")
 
 
 def common_overrides(rows: Sequence[Row]) -> set[str]:
     """Further settings that all rows share, which therefore tell none of them apart."""
     return set.intersection(*(set(row.overrides) for row in rows))
+
+
+def together(settings: Iterable[str]) -> list[str]:
+    """Settings, those of several items of a list in one: `schedule.stages.{0,1}.share=0.5`."""
+    items: dict[tuple[str, str], list[str]] = {}
+    for text in settings:
+        before, number, after = (
+            _ITEM.split(text, maxsplit=1) if _ITEM.search(text) else (text, "", "")
+        )
+        items.setdefault((before, after), []).append(number)
+    return [before + _braced(numbers) + after for (before, after), numbers in items.items()]
+
+
+def _braced(numbers: Sequence[str]) -> str:
+    return numbers[0] if len(numbers) == 1 else "{" + ",".join(numbers) + "}"
 
 
 def keys(n: int | float) -> str:

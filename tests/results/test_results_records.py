@@ -11,7 +11,7 @@ from had.errors import HadError
 from had.results.published import published, published_rows
 from had.results.records import identity_of, read_records, record_name, where
 from had.results.statistics import rows_of, teachers
-from had.results.views import long_rows, wide_rows
+from had.results.views import long_rows, together, wide_rows
 from tests.results.material import RECORDS, record
 
 
@@ -106,6 +106,12 @@ def test_settings_are_named_where_they_tell_rows_apart() -> None:
     fast = record("rte", 0, 1.0, 1.0, schedule="fast")
     names = {row[2] for row in long_rows([RECORDS[0], fast])[1]}
     assert names == {"had (schedule=paper)", "had (schedule=fast)"}
+
+
+def test_a_setting_of_several_stages_is_named_once() -> None:
+    """A number that is no item of a list, or another value, stays by itself."""
+    given = ["a.0.b=1", "a.1.b=1", "a.1.b=2", "c=0.5", "d.e=0.1"]
+    assert together(given) == ["a.{0,1}.b=1", "a.1.b=2", "c=0.5", "d.e=0.1"]
 
 
 def test_filters() -> None:
