@@ -15,6 +15,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 UNPACK = SHARED / "tools" / "unpack-data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that all workers end at about the same time."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory with official GLUE files, MiniLM and stories260K, else a skip.

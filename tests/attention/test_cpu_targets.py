@@ -15,9 +15,12 @@ from had.attention.backends.cpu_target import apply_target
 from tests.forked import python
 
 pytest.importorskip("numba")
-pytestmark = pytest.mark.skipif(
-    platform.machine() not in ("x86_64", "AMD64"), reason="the lesser targets are those of x86"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        platform.machine() not in ("x86_64", "AMD64"), reason="the lesser targets are those of x86"
+    ),
+]
 ROOT = Path(__file__).parents[2]
 REPORT = """
 import sys

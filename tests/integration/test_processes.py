@@ -23,6 +23,7 @@ from tests.forked import Forked
 from tests.integration import material
 from tests.integration.command_line import forked, overrides, spawned
 
+pytestmark = pytest.mark.slow
 TRAIN, DEV = 33, 20  # batches of 8 leave one example, which is less than there are processes
 STAGES = (
     "{name: sharp, relaxation: sharp, c: [1.0, 0.2], share: 0.5, "

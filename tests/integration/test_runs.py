@@ -21,6 +21,7 @@ from tests.integration import material
 from tests.integration.command_line import called, forked
 from tests.integration.places import DEV, LEARNING, Place, Run, predictions
 
+pytestmark = pytest.mark.slow
 KEYS = re.compile(
     r"(teacher|student)/(mismatched/)?[a-z0-9_]+"
     r"|score/(teacher|student|drop)"

@@ -14,6 +14,7 @@ from tests.integration.command_line import ROOT, variables
 from tests.sweeps.agent import RUN_ID, SWEEPS, Server, kept, sweep_file
 from tests.sweeps.material import DEADLINE_S, TINY
 
+pytestmark = pytest.mark.slow
 VALUES = dict(text.split("=", 1) for text in TINY if not text.startswith(("logger", "hardware")))
 
 

@@ -13,6 +13,8 @@ import pytest
 from had.cli import main
 from tests.sweeps.material import AS_FILE, DEADLINE_S, GRID, TINY, Sweep
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
