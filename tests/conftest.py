@@ -4,15 +4,45 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
+
+from had.config.composing import Composer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: a second thread only waits
 
+CONF = Path(__file__).resolve().parents[1] / "conf"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 UNPACK = SHARED / "tools" / "unpack-data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that all workers end at about the same time."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_files_are_composed_once() -> Iterator[None]:
+    """No test changes a file of `conf/`; whoever gets a configuration makes a copy of it."""
+    known: dict[tuple[object, ...], DictConfig] = {}
+    compose = Composer._of_files
+
+    def remembered(self: Composer, groups: tuple[str, ...]) -> DictConfig:
+        places = [element.path for element in self.loader.get_search_path().get_path()]
+        if any(place.startswith("file:") and place != f"file://{CONF}" for place in places):
+            return compose(self, groups)
+        key = (*places, self._config_name, Path.cwd(), groups)
+        if key not in known:
+            known[key] = compose(self, groups)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Composer, "_of_files", remembered)
+        yield
 
 
 @pytest.fixture(scope="session")

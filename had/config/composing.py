@@ -65,6 +65,7 @@ class Composer:
     def __init__(self, hydra: Hydra, config_name: str = CONFIG_NAME) -> None:
         self.loader = hydra.config_loader
         self._hydra, self._config_name = hydra, config_name
+        self._files: dict[tuple[str, ...], DictConfig] = {}
         self._composed: dict[tuple[str, ...], Composed] = {}
         self._groups: dict[str, bool] = {}
         self._usual: dict[tuple[str, ...], dict[str, Any]] = {}
@@ -78,15 +79,16 @@ class Composer:
 
         Hydra applies values after it has composed the groups, so they can be applied to a copy.
         """
-        overrides = self.parse(texts)
-        groups = tuple(str(o.input_line) for o in overrides if self._decides_files(o))
+        groups, values = self._groups_and_values(texts)
         if groups not in self._composed:
-            self._composed[groups] = self._compose(list(groups))
+            self._composed[groups] = _parted(copy.deepcopy(self._of_files(groups)))
         kept = self._composed[groups]
-        cfg = copy.deepcopy(kept.cfg)
-        values = [override for override in overrides if not self._decides_files(override)]
-        ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
-        return Composed(cfg, kept.choices, kept.grid)
+        return Composed(_with_values(kept.cfg, values), kept.choices, kept.grid)
+
+    def whole(self, texts: Sequence[str]) -> DictConfig:
+        """The same with its `hydra` node, but for what that says of the command line itself."""
+        groups, values = self._groups_and_values(texts)
+        return _with_values(self._of_files(groups), values)
 
     def usual(self, axes: tuple[str, ...]) -> dict[str, Any]:
         """Dotted keys and values of the defaults of a few group choices."""
@@ -94,14 +96,18 @@ class Composer:
             self._usual[axes] = _compared(self(axes).cfg)
         return self._usual[axes]
 
-    def _compose(self, groups: list[str]) -> Composed:
-        cfg = self._hydra.compose_config(
-            self._config_name, groups, RunMode.RUN, with_log_configuration=False
-        )
-        choices, grid = dict(cfg.hydra.runtime.choices), cfg.hydra.sweeper.get("params") or {}
-        with open_dict(cfg):
-            del cfg["hydra"]
-        return Composed(cfg, choices, dict(grid))
+    def _groups_and_values(self, texts: Sequence[str]) -> tuple[tuple[str, ...], list[Override]]:
+        overrides = self.parse(texts)
+        self.loader.validate_sweep_overrides_legal(overrides, RunMode.RUN, from_shell=True)
+        groups = tuple(str(o.input_line) for o in overrides if self._decides_files(o))
+        return groups, [override for override in overrides if not self._decides_files(override)]
+
+    def _of_files(self, groups: tuple[str, ...]) -> DictConfig:
+        if groups not in self._files:
+            self._files[groups] = self._hydra.compose_config(
+                self._config_name, list(groups), RunMode.RUN, with_log_configuration=False
+            )
+        return self._files[groups]
 
     def _decides_files(self, override: Override) -> bool:
         """Whether an override chooses an option of a config group, or is about Hydra itself."""
@@ -110,6 +116,19 @@ class Composer:
             options = self.loader.get_group_options(key)
             self._groups[key] = bool(options) or key.startswith("hydra.")
         return self._groups[key]
+
+
+def _parted(cfg: DictConfig) -> Composed:
+    choices, grid = dict(cfg.hydra.runtime.choices), cfg.hydra.sweeper.get("params") or {}
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return Composed(cfg, choices, dict(grid))
+
+
+def _with_values(cfg: DictConfig, values: list[Override]) -> DictConfig:
+    changed = copy.deepcopy(cfg)
+    ConfigLoaderImpl._apply_overrides_to_config(values, changed)
+    return changed
 
 
 def further_settings(cfg: DictConfig, choices: Mapping[str, Any], compose: Composer) -> list[str]:

@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from had.config.catalogue import options
+from had.config.composing import Composer
 from had.config.schema import register
 from had.config.validate import validate
 from had.config.wording import nearest
@@ -118,6 +119,9 @@ class _Inspection:
     lost: set[str] = field(default_factory=set)
     composed: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.composer = Composer(self.hydra, self.config_name)
+
     @property
     def loader(self) -> ConfigLoader:
         return self.hydra.config_loader
@@ -176,9 +180,7 @@ class _Inspection:
     def _kept(self, overrides: list[str]) -> DictConfig:
         key = tuple(overrides)
         if key not in self.composed:
-            self.composed[key] = self.hydra.compose_config(
-                self.config_name, overrides, RunMode.RUN, with_log_configuration=False
-            )
+            self.composed[key] = self.composer.whole(overrides)
         return self.composed[key]
 
     def _composed(self, job: list[str], choices: list[_Choice]) -> DictConfig | None:
@@ -198,12 +200,12 @@ class _Inspection:
 
         None if the configuration does not even compose without any.
         """
-        accepted: list[str] = []
-        try:
-            self._compose(accepted)
-        except REFUSALS:
+        if not self._composes([]):
             return None
-        for text in sorted(texts, key=lambda text: not choices[text].group):
+        ordered = sorted(texts, key=lambda text: not choices[text].group)
+        groups = [text for text in ordered if choices[text].group]
+        accepted = groups if self._composes(groups) else []
+        for text in ordered[len(accepted) :]:
             choice = choices[text]
             if choice.root in self.lost and not choice.group:
                 continue  # its group is not there to judge it by
@@ -213,6 +215,13 @@ class _Inspection:
             except REFUSALS as error:
                 self._refuse(text, choice, error, accepted)
         return accepted
+
+    def _composes(self, overrides: list[str]) -> bool:
+        try:
+            self._compose(overrides)
+        except REFUSALS:
+            return False
+        return True
 
     def _refuse(self, text: str, choice: _Choice, error: Exception, accepted: list[str]) -> None:
         self.refused.add(text)

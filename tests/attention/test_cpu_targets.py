@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from had.attention.backends.cpu_target import apply_target
+from tests.forked import python
 
 pytest.importorskip("numba")
-pytestmark = pytest.mark.skipif(
-    platform.machine() not in ("x86_64", "AMD64"), reason="the lesser targets are those of x86"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        platform.machine() not in ("x86_64", "AMD64"), reason="the lesser targets are those of x86"
+    ),
+]
 ROOT = Path(__file__).parents[2]
 REPORT = """
 import sys
@@ -38,14 +40,8 @@ print(config.CPU_NAME, sum(stats.cache_hits.values()), sum(stats.cache_misses.va
 def run(target: str, cache: Path, *arguments: str) -> str:
     """Run Python on a target, its machine code in `cache`."""
     environment = {**os.environ, "HAD_CPU_TARGET": target, "NUMBA_CACHE_DIR": str(cache)}
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with python(arguments, directory=ROOT, environment=environment) as process:
+        done = process.ended()
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -59,7 +55,9 @@ def test_the_oracle_on_a_lesser_target(target: str, tmp_path: Path) -> None:
     alone = ("-n", "0", "-p", "no:cacheprovider")  # further processes would only import, and wait
     run(target, tmp_path, "-m", "pytest", *alone, oracle, "-k", chosen)
     # Another process finds the machine code that the first left.
-    assert run(target, tmp_path, "-c", REPORT).split()[1:] == ["1", "0"]
+    report = tmp_path / "report.py"
+    report.write_text(REPORT)
+    assert run(target, tmp_path, str(report)).split()[1:] == ["1", "0"]
 
 
 def test_an_unknown_target_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,15 +15,15 @@ from omegaconf import DictConfig, OmegaConf
 from had import cli
 from had.errors import HadError
 from had.lightning.fit import Interrupted
+from tests.forked import python
 
 ROOT = Path(__file__).parents[2]
 CONF = str(ROOT / "conf")
 
 
-def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, check=False
-    )
+def run(*words: str, directory: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    with python(words, directory=directory) as process:
+        return process.ended()
 
 
 @pytest.fixture
@@ -134,11 +134,13 @@ def test_a_broken_root_or_option_of_the_users_own_is_reported(refused, tmp_path:
 
 def test_composing_imports_nothing_heavy() -> None:
     heavy = {"torch", "transformers", "timm", "pytorch_lightning", "wandb", "sklearn"}
-    done = run(
-        "-c",
+    code = (
         "import sys\nfrom had.cli import train\n"
         f"assert train(['--cfg', 'job', 'logger=wandb'], {CONF!r}) == 0\n"
-        f"assert not {heavy!r} & set(sys.modules), {heavy!r} & set(sys.modules)\n",
+        f"assert not {heavy!r} & set(sys.modules), {heavy!r} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
@@ -152,13 +154,7 @@ def test_train_py_and_had_train_are_the_same_program() -> None:
 
 
 def test_train_py_runs_from_anywhere(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "sparsity.n=0"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run(str(ROOT / "train.py"), "sparsity.n=0", directory=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []

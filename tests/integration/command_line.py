@@ -1,4 +1,4 @@
-"""The command line as a user calls it: in this process, or in one of its own."""
+"""The command line as a user calls it: in this process, in a fork, or in a process started anew."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from had.cli import main
+from tests.forked import Forked, python
 
 ROOT = Path(__file__).parents[2]
 TEXT = (
@@ -53,6 +54,18 @@ def called(read: Callable[[], tuple[str, str]], *arguments: str) -> Ended:
 
 def spawned(*arguments: str, **environment: str) -> Ended:
     """Run `had <arguments>` in a process of its own, with further environment variables."""
+    with forked(*arguments, **environment) as process:
+        done = process.ended()
+    return Ended(done.returncode, done.stdout, _lines(done.stderr))
+
+
+def forked(*arguments: str, **environment: str) -> Forked:
+    """Begin `had <arguments>` in a process of its own, with further environment variables."""
+    return python(command(*arguments)[1:], environment=variables(environment))
+
+
+def started_anew(*arguments: str, **environment: str) -> Ended:
+    """As `spawned`, for variables that libraries read when they are imported."""
     done = subprocess.run(
         command(*arguments),
         env=variables(environment),

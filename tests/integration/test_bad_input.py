@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from tests.integration import material
-from tests.integration.command_line import called, overrides, spawned
+from tests.integration.command_line import called, overrides, spawned, started_anew
 from tests.integration.trials import FINISHED, Trial, complaints, contents
 
 
@@ -191,7 +191,7 @@ def test_no_network_and_no_model(
     tmp_path: Path, data: Path, nothing_in_reach: dict[str, str]
 ) -> None:
     arguments = ("task=glue/sst2", "model=bert", f"paths.data={data}", f"run_dir={tmp_path}/run")
-    ended = spawned("train", *arguments, **nothing_in_reach)
+    ended = started_anew("train", *arguments, **nothing_in_reach)
     (line,) = complaints(ended.err)
     assert (ended.status, ended.out) == (2, "")
     assert line.startswith("model.name=google-bert/bert-base-uncased: neither a local directory ")
@@ -206,7 +206,7 @@ def test_no_network_and_no_data(
 ) -> None:
     pytest.importorskip("datasets")
     arguments = overrides("task=glue/sst2", f"model.name={base}", f"run_dir={tmp_path}/run")
-    ended = spawned("train", *arguments, **nothing_in_reach)
+    ended = started_anew("train", *arguments, **nothing_in_reach)
     (line,) = complaints(ended.err)
     assert (ended.status, ended.out) == (2, "")
     assert str(tmp_path / "data" / "glue" / "SST-2") in line

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +19,11 @@ from had.cli import main
 from had.evaluation import evaluate_run
 from had.lightning.data import ShuffledBatches
 from had.tasks.base import EncodedDataset
+from tests.forked import Forked
 from tests.integration import material
-from tests.integration.command_line import command, overrides, variables
+from tests.integration.command_line import forked, overrides, spawned
 
+pytestmark = pytest.mark.slow
 TRAIN, DEV = 33, 20  # batches of 8 leave one example, which is less than there are processes
 STAGES = (
     "{name: sharp, relaxation: sharp, c: [1.0, 0.2], share: 0.5, "
@@ -54,18 +55,12 @@ class Place:
         own = (f"paths.cache={self.root / name / 'cache'}", f"run_dir={self.root / name}")
         return ["train", *overrides(*places, *own, *SETTINGS, *given)]
 
-    def start(self, name: str, *given: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command(*self.arguments(name, *given)),
-            env=variables({}),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, name: str, *given: str) -> Forked:
+        return forked(*self.arguments(name, *given))
 
     def run(self, name: str, *given: str) -> Path:
-        process = self.start(name, *given)
-        _, complaints = process.communicate(timeout=240)
-        assert process.returncode == 0, complaints
+        ended = spawned(*self.arguments(name, *given))
+        assert ended.status == 0, ended.err
         return self.root / name
 
 
@@ -178,17 +173,17 @@ def test_processes_share_the_batches_of_one(world_size: int) -> None:
             assert parts == [batch] * world_size
 
 
-def children(process: subprocess.Popen[str]) -> list[int]:
+def children(process: Forked) -> list[int]:
     """The further processes of a run; not those that read its data or compile for it."""
     tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     numbers = [int(word) for word in tasks.read_text().split()]
     return [n for n in numbers if b"had.cli" in Path(f"/proc/{n}/cmdline").read_bytes()]
 
 
-def once(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+def once(condition: Callable[[], object], process: Forked) -> None:
     deadline = time.monotonic() + 120
     while not condition():
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.err.text
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -197,15 +192,15 @@ def once(condition: Callable[[], object], process: subprocess.Popen[str]) -> Non
 def test_sigterm_ends_all_processes_after_a_checkpoint(whom: str, place: Place) -> None:
     name = f"stopped-{whom}"
     long = ("task.epochs=2000", "callbacks.checkpoints.every_n_steps=5")
-    process = place.start(name, *TWO, *long)
     folder = place.root / name / "checkpoints" / "teacher"
-    once(lambda: list(folder.glob("step-*.ckpt")), process)
-    (further,) = children(process)
-    os.kill(process.pid if whom == "launcher" else further, signal.SIGTERM)
-    _, complaints = process.communicate(timeout=60)  # returns when both have closed their output
-    assert process.returncode == 128 + signal.SIGTERM, complaints
-    assert "Traceback" not in complaints
-    assert f"resume={place.root / name} continues" in complaints
+    with place.start(name, *TWO, *long) as process:
+        once(lambda: list(folder.glob("step-*.ckpt")), process)
+        (further,) = children(process)
+        os.kill(process.pid if whom == "launcher" else further, signal.SIGTERM)
+        ended = process.ended(within_s=60)  # when both have closed their output
+    assert ended.returncode == 128 + signal.SIGTERM, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert f"resume={place.root / name} continues" in ended.stderr
     steps = [int(file.stem.removeprefix("step-")) for file in folder.glob("*.ckpt")]
     (states,) = {len(torch.load(f, weights_only=True)["random_state"]) for f in folder.glob("*")}
     assert states == 2

@@ -6,7 +6,6 @@ import csv
 import json
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -19,9 +18,10 @@ from safetensors.torch import load_file
 import had
 from had.evaluation import evaluate_run
 from tests.integration import material
-from tests.integration.command_line import called, command, variables
+from tests.integration.command_line import called, forked
 from tests.integration.places import DEV, LEARNING, Place, Run, predictions
 
+pytestmark = pytest.mark.slow
 KEYS = re.compile(
     r"(teacher|student)/(mismatched/)?[a-z0-9_]+"
     r"|score/(teacher|student|drop)"
@@ -203,20 +203,15 @@ def test_kill_and_resume(sst2: Run, place: Place) -> None:
     """kill -9 in the middle of the student's training; resume=auto ends where `sst2` ended."""
     given = (*SST2, "hardware=default", "callbacks.checkpoints.every_n_steps=2")
     arguments = place.arguments("killed", *given)
-    process = subprocess.Popen(
-        command("train", *arguments),
-        env=variables({}),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     student = place.root / "killed" / "checkpoints" / "student"
     deadline = time.monotonic() + 120
-    while not any(student.glob("step-*.ckpt")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+    with forked("train", *arguments) as process:
+        while not any(student.glob("step-*.ckpt")):
+            assert process.poll() is None, process.err.text
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        assert process.ended().returncode == -signal.SIGKILL
     assert not (place.root / "killed" / "metrics.json").exists()
     resumed = place.run("killed", *given, "resume=auto")
     assert re.search(r"student: continuing from .*step-\d+\.ckpt", resumed.log)

@@ -13,6 +13,7 @@ from tests.lightning.helpers import TINY
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="had[cluster] is not installed")
 
+pytestmark = pytest.mark.slow
 PREEMPTED = "+callbacks.end={_target_: tests.lightning.helpers.Preemption, step: 5, phase: student}"
 
 

@@ -15,6 +15,7 @@ from had.evaluation import evaluate_run
 from tests.integration.command_line import Ended, called
 from tests.models.t5 import tiny_t5, word_tokenizer
 
+pytestmark = pytest.mark.slow
 WORDS = ("red", "green", "blue", "grey", "seven", "nine", "warm", "cold")
 OFTEN = (
     *("model=t5", "trainer=cpu", "logger=none", "trainer.enable_progress_bar=false"),

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from had.attention.divergence import mean_over_real_rows
 from had.lightning.shares import gathered, largest, of_whole_batch
 from had.tasks.quality import LikelihoodQualityTask
 from had.tasks.retrieval import RetrievalTask
 from had.tasks.token_losses import IGNORED, token_cross_entropy
+from tests.forked import Forked
 
 LENGTHS = torch.tensor([1, 2, 7, 3, 5])  # real tokens of five examples; two and three a process
 
@@ -49,7 +49,9 @@ def process(rank: int, folder: Path) -> None:
 
 
 def test_the_average_over_processes_is_the_loss_of_the_batch(tmp_path: Path) -> None:
-    mp.spawn(process, (tmp_path,), nprocs=2)
+    with Forked(process, 0, tmp_path) as first, Forked(process, 1, tmp_path) as second:
+        for each in (first.ended(), second.ended()):
+            assert each.returncode == 0, each.stderr
     ours = [torch.load(tmp_path / str(rank)) for rank in range(2)]
     weight = torch.tensor(0.7, requires_grad=True)
     parts, _ = losses(weight, slice(0, 5))

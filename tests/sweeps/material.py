@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.command_line import command, variables
+from tests.forked import Forked
+from tests.integration.command_line import forked
 
 TINY = (
     *("task=digits", "model.arguments.embed_dim=16", "model.arguments.depth=2"),
@@ -43,14 +43,8 @@ class Sweep:
         file.write_text(json.dumps(content))  # JSON is YAML
         return str(file)
 
-    def start(self, *further: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command(*self.arguments(*further)),
-            env=variables({}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, *further: str) -> Forked:
+        return forked(*self.arguments(*further))
 
     def written(self) -> dict[str, bytes]:
         return {file.name: file.read_bytes() for file in self.records.glob("*.json")}
@@ -58,12 +52,11 @@ class Sweep:
     def logs(self) -> str:
         return "".join(file.read_text() for file in sorted(self.runs.glob("*.log")))
 
-    def wait_for(self, text: str, process: subprocess.Popen[str]) -> None:
+    def wait_for(self, text: str, process: Forked) -> None:
         """Until a worker has said so."""
         until = time.monotonic() + DEADLINE_S
         while time.monotonic() < until and process.poll() is None:
             if text in self.logs():
                 return
             time.sleep(0.02)
-        process.kill()
-        pytest.fail(f"no {text!r} in {self.logs()}: {process.communicate()}")
+        pytest.fail(f"no {text!r} in {self.logs()}: {process.err.text}")

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.forked import Forked, python
 from tests.integration.command_line import ROOT, variables
 from tests.sweeps.agent import RUN_ID, SWEEPS, Server, kept, sweep_file
 from tests.sweeps.material import DEADLINE_S, TINY
 
+pytestmark = pytest.mark.slow
 VALUES = dict(text.split("=", 1) for text in TINY if not text.startswith(("logger", "hardware")))
 
 
-def start(server: Server, folder: Path) -> subprocess.Popen[str]:
-    """What the agent starts, in a folder of its own; its `python` is this interpreter."""
+def start(server: Server, folder: Path) -> Forked:
+    """What the agent starts, in a folder of its own."""
     cache = {"paths.cache": str(folder / "cache")}
     words = server.command(VALUES | cache | {"schedule.epochs": 8, "sparsity.n": 4})
     assert words[:2] == ["/usr/bin/env", "python"]
-    return subprocess.Popen(
-        [sys.executable, *words[2:]],
-        cwd=folder,
-        env=variables({"WANDB_MODE": "offline"}),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return python(words[2:], directory=folder, environment=variables({"WANDB_MODE": "offline"}))
 
 
 def logged(folder: Path) -> dict[str, float]:
@@ -50,21 +45,18 @@ def test_a_pre_empted_run_continues_and_logs_what_the_sweeps_ask_for(
     file = sweep_file("glue_topn") | {"program": str(ROOT / "train.py")}
     server = Server(file, monkeypatch, tmp_path)
 
-    first = start(server, tmp_path)
-    assert first.stderr is not None
-    said = ""
-    while "stage 'soft'" not in said and (line := first.stderr.readline()):
-        said += line
-    assert "stage 'soft'" in said, said
-    first.send_signal(signal.SIGTERM)
-    first.communicate(timeout=DEADLINE_S)
-    assert first.returncode == 128 + signal.SIGTERM
+    with start(server, tmp_path) as first:
+        while "stage 'soft'" not in first.err.text:
+            assert first.poll() is None, first.err.text
+            time.sleep(0.01)
+        first.send_signal(signal.SIGTERM)
+        assert first.ended(DEADLINE_S).returncode == 128 + signal.SIGTERM
     assert any(record.HasField("preempting") for record in kept(tmp_path))
 
-    second = start(server, tmp_path)
-    _, said = second.communicate(timeout=DEADLINE_S)
-    assert second.returncode == 0, said
-    assert "student: continuing from" in said
+    with start(server, tmp_path) as process:
+        second = process.ended(DEADLINE_S)
+    assert second.returncode == 0, second.stderr
+    assert "student: continuing from" in second.stderr
     run = tmp_path / "outputs" / "sweep" / RUN_ID
     metrics = json.loads((run / "metrics.json").read_text())
     numbers = logged(tmp_path)

@@ -13,6 +13,8 @@ import pytest
 from had.cli import main
 from tests.sweeps.material import AS_FILE, DEADLINE_S, GRID, TINY, Sweep
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
@@ -24,12 +26,12 @@ def test_a_sweep_that_is_killed_half_way_continues(
 ) -> None:
     """Four points of a file, two teachers; killed once the first is on record."""
     file = sweep.file("grid", AS_FILE, command=["${args_no_hyphens}", "logger=wandb"])
-    process = sweep.start(file, "--workers", "2")
-    sweep.wait_for("run directory:", process)
-    while not (before := sweep.written()) and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    with sweep.start(file, "--workers", "2") as process:
+        sweep.wait_for("run directory:", process)
+        while not sweep.written() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.ended()
     workers_gone(sweep)
     before = sweep.written()
     assert 1 <= len(before) < 4
@@ -92,12 +94,12 @@ def _record(sweep: Sweep, *point: str) -> list[dict[str, bytes]]:
 
 def test_a_point_fails_the_next_one_runs_and_a_signal_leaves_its_checkpoint(sweep: Sweep) -> None:
     """A split that leaves nobody to learn from is only noticed when the data are read."""
-    process = sweep.start("task.eval_fraction=0.00001,0.2", "task.epochs=400")
-    sweep.wait_for("step 0: stage", process)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 128 + signal.SIGTERM
-    failed, reported, last = err.splitlines()[-3:]
+    with sweep.start("task.eval_fraction=0.00001,0.2", "task.epochs=400") as process:
+        sweep.wait_for("step 0: stage", process)
+        process.send_signal(signal.SIGTERM)
+        ended = process.ended(DEADLINE_S)
+    assert ended.returncode == 128 + signal.SIGTERM
+    failed, reported, last = ended.stderr.splitlines()[-3:]
     assert failed.startswith("failed  digits-vit_digits-had-paper-8-seed0-")
     for line in (failed, reported):
         assert "too few to hold out" in line

@@ -21,6 +21,8 @@ from had.sweeps.pool import Layout
 from had.sweeps.worker import Event, Job
 from tests.sweeps.material import DEADLINE_S, Sweep
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_bayesian_search_runs_as_jobs_of_submitit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
