@@ -52,7 +52,8 @@ ALLOWED: dict[str, set[str]] = {
 HEAVY = {"torch", "transformers", "timm", "pytorch_lightning", "torchmetrics", "triton"}
 ONLY_IN = {
     "transformers": {
-        *("attention/cache.py", "attention/cache_layers.py", "attention/transformers.py"),
+        *("attention/cache.py", "attention/cache_layers.py", "attention/cache_fixed.py"),
+        *("attention/transformers.py", "models/decoding_graphs.py"),
         *("models/heads.py", "models/llama2c.py", "models/positions.py", "models/transformers.py"),
         *("models/export.py", "models/exporters.py", "models/transformers_images.py"),
         *("models/template/attention.py", "models/template/transformers.py"),  # travel alone
