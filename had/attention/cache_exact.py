@@ -14,6 +14,9 @@ class RecentKeys:
 
     Args:
         recent: the last keys of a token, its own included, that it needs; 0 keeps none.
+
+    Attributes:
+        buffer: the keys, (B, G, room, D), the first `count` of them filled.
     """
 
     def __init__(self, recent: int) -> None:
@@ -22,7 +25,7 @@ class RecentKeys:
 
     def reset(self) -> None:
         """Forget all keys, and how many sequences there were."""
-        self._buffer = torch.empty(0)
+        self.buffer = torch.empty(0)
         self.count = 0
 
     def add(self, key: Tensor) -> Tensor:
@@ -34,27 +37,27 @@ class RecentKeys:
         """
         new, seen = key.shape[2], self.recent - 1 + key.shape[2]
         if not self.count:
-            self._buffer = key.new_empty((*key.shape[:2], 0, key.shape[3]))
-        if self.count + new > self._buffer.shape[2]:
-            known = torch.cat([self._buffer.narrow(2, 0, self.count), key], dim=2)
+            self.buffer = key.new_empty((*key.shape[:2], 0, key.shape[3]))
+        if self.count + new > self.buffer.shape[2]:
+            known = torch.cat([self.buffer.narrow(2, 0, self.count), key], dim=2)
             self._keep(known, self.recent - 1 + min(new, _TAKEN_BACK))
             return known[:, :, -seen:]
-        self._buffer.narrow(2, self.count, new).copy_(key)
+        self.buffer.narrow(2, self.count, new).copy_(key)
         self.count += new
         first = max(0, self.count - seen)
-        return self._buffer.narrow(2, first, self.count - first)
+        return self.buffer.narrow(2, first, self.count - first)
 
     def _keep(self, known: Tensor, count: int) -> None:
         """The last `count` of these keys, if there are as many, at the front of a new buffer."""
         batch, heads, length, width = known.shape
         self.count = min(count, length)
-        self._buffer = known.new_empty(batch, heads, self.count + _ROOM, width)
-        self._buffer[:, :, : self.count] = known[:, :, length - self.count :]
+        self.buffer = known.new_empty(batch, heads, self.count + _ROOM, width)
+        self.buffer[:, :, : self.count] = known[:, :, length - self.count :]
 
     def settle(self) -> None:
         """Let the buffer be the last `recent` keys, of which there are as many, without room."""
-        self._keep(self._buffer.narrow(2, 0, self.count), self.recent)
-        self._buffer = self._buffer[:, :, : self.count].contiguous()
+        self._keep(self.buffer.narrow(2, 0, self.count), self.recent)
+        self.buffer = self.buffer[:, :, : self.count].contiguous()
 
     def roll(self, key: Tensor) -> Tensor:
         """Take a key (B, G, 1, D) for the first one of a settled buffer, which stays in its place.
@@ -62,7 +65,7 @@ class RecentKeys:
         Returns:
             The buffer, (B, G, recent, D).
         """
-        return self._buffer.copy_(torch.cat([self._buffer[:, :, 1:], key], dim=2))
+        return self.buffer.copy_(torch.cat([self.buffer[:, :, 1:], key], dim=2))
 
     def crop(self, count: int, left: int) -> None:
         """Forget the last keys.
@@ -84,13 +87,8 @@ class RecentKeys:
     def select(self, indices: Tensor) -> None:
         """Keep the sequences that integer indices or a boolean mask name, in that order."""
         if self.count:
-            self._buffer = self._buffer[indices]
-
-    @property
-    def buffer(self) -> Tensor:
-        """The keys (B, G, room, D), the first `count` of them filled."""
-        return self._buffer
+            self.buffer = self.buffer[indices]
 
     @property
     def nbytes(self) -> int:
-        return self._buffer.nbytes
+        return self.buffer.nbytes

@@ -67,11 +67,7 @@ class FixedLayer(CacheLayerMixin):
         if layer.recent:
             layer.exact.settle()
         self._words, self._values, self._places = layer.key_buffer, layer.value_buffer, places
-        self._recent, self._exact, self._exact_buffer = (
-            layer.recent,
-            layer.exact,
-            layer.exact.buffer,
-        )
+        self._exact, self._exact_keys = layer.exact, layer.exact.buffer
         self.is_initialized = True
         # A weight of zero times what happens to be in empty room need not be zero.
         _bytes(self._values)[:, :, layer.end :] = 0
@@ -90,7 +86,7 @@ class FixedLayer(CacheLayerMixin):
         self._words.index_copy_(2, places.next, pack_signs(key_states))
         new = _bytes(within(value_states, self._values.dtype).to(self._values.dtype))
         _bytes(self._values).index_copy_(2, places.next, new)
-        if not self._recent:
+        if not self._exact.recent:
             return self._words, self._values
         words: Any = self._words.detach()
         words.exact = self._exact.roll(key_states)
@@ -103,8 +99,8 @@ class FixedLayer(CacheLayerMixin):
         return (
             self._words is layer.key_buffer
             and self._values is layer.value_buffer
-            and (not self._recent or self._exact_buffer is layer.exact.buffer)
-            and layer.exact.count == self._recent
+            and self._exact_keys is layer.exact.buffer
+            and layer.exact.count == layer.recent
         )
 
     def get_seq_length(self) -> int:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from had.attention.backends import cuda_compile
 from had.attention.cache import BinaryKeyCache
@@ -23,8 +24,7 @@ from had.attention.cache_layers import BinaryKeyLayer
 
 log = logging.getLogger(__name__)
 
-Outputs = dict[str, Any]
-Capture = Callable[[Callable[[], Outputs]], Callable[[], Outputs]]
+Capture = Callable[[Callable[[], ModelOutput]], Callable[[], ModelOutput]]
 _TENSORS = ("input_ids", "attention_mask", "position_ids")
 _HARMLESS = {*_TENSORS, "past_key_values", "use_cache", "return_dict", "logits_to_keep"}
 
@@ -58,22 +58,23 @@ def stepping(model: PreTrainedModel, capture: Capture) -> Iterator[None]:
         model: a student.
         capture: makes of a function one that does the same work again.
     """
-    before = {name: vars(model)[name] for name in ("forward",) if name in vars(model)}
+    own = vars(model).get("forward")  # as a library that wraps models may have left
     vars(model)["forward"] = DecodingGraphs(model.forward, capture)
     try:
         yield
     finally:
         del vars(model)["forward"]
-        vars(model).update(before)
+        if own is not None:
+            vars(model)["forward"] = own
 
 
-def captured(function: Callable[[], Outputs]) -> Callable[[], Outputs]:
+def captured(function: Callable[[], ModelOutput]) -> Callable[[], ModelOutput]:
     """The function's work on the GPU as a graph; its results stay in their places."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         outputs = function()
 
-    def replay() -> Outputs:
+    def replay() -> ModelOutput:
         graph.replay()
         return outputs
 
@@ -130,8 +131,8 @@ class _Step:
         self.fixed, self._forward, self._capture = fixed, forward, capture
         self._input_ids = torch.zeros(batch, 1, dtype=torch.int64, device=device)
         self._position_ids = torch.zeros(batch, 1, dtype=torch.int64, device=device)
-        self._runs, self._seen = 0, -1
-        self._replay: Callable[[], Outputs] = self._compute
+        self._runs = 0
+        self._replay: Callable[[], ModelOutput] = self._compute
 
     def prepare(self) -> None:
         """Capture the step once its first run has compiled and loaded everything.
@@ -160,33 +161,30 @@ class _Step:
         for layer in layers:
             layer.advance()
         mine = {key: x.clone() for key, x in outputs.items() if isinstance(x, Tensor)}
-        return self._kind(**mine, past_key_values=cache)
+        return type(outputs)(**mine, past_key_values=cache)
 
     def _place(self, place: int, given: Mapping[str, Tensor | None]) -> None:
-        places, seen = self.fixed.places, place + 1
-        if seen != self._seen + 1:  # perhaps fewer than before
-            places.seen.zero_()
-        allowed, mask = places.seen[..., :seen], given["attention_mask"]
+        places, mask = self.fixed.places, given["attention_mask"]
+        places.seen[..., place + 1 :].fill_(False)  # perhaps there were more before
+        allowed = places.seen[..., : place + 1]
         if mask is None:
             allowed.fill_(True)
         else:
             allowed.copy_(mask[:, None, None])
         places.next.fill_(place)
-        self._seen = seen
         self._input_ids.copy_(given["input_ids"])
         self._position_ids.copy_(given["position_ids"])
 
-    def _compute(self) -> Outputs:
+    def _compute(self) -> ModelOutput:
         self.fixed.places.look()
-        outputs = self._forward(
+        return self._forward(
             input_ids=self._input_ids,
             attention_mask=self.fixed.places.mask,
             position_ids=self._position_ids,
             past_key_values=self.fixed,
             use_cache=True,
+            return_dict=True,
         )
-        self._kind = type(outputs)
-        return dict(outputs)
 
 
 def _is_step(given: Mapping[str, Any]) -> bool:

@@ -92,8 +92,7 @@ def expected_part(call: PackedCall, elsewhere: int | Tensor) -> tuple[Tensor, Te
 def merge(build: Build, exact: ExactKeys, far: Tensor, log_sums: Tensor) -> Tensor:
     """As `cuda_merge.merge`."""
     assert cuda_merge.supports(exact)
-    assert exact.apart is not None
-    value = exact.apart.value
+    value = exact.beside.value
     dtype = torch.float32 if value.element_size() == 1 else value.dtype
     output = torch.full(far.shape, torch.nan, dtype=dtype)
     constants = dict(cuda_merge.constants(exact))

@@ -167,7 +167,6 @@ def test_cuda_replays_in_a_graph() -> None:
     ],
 )
 @pytest.mark.parametrize("padding", [(0, 0, 0), (0, 90, 31), (149, 147, 20)])
-@pytest.mark.usefixtures("kernels_run_here")
 def test_keys_that_lie_apart_are_as_the_last_ones(padding: tuple[int, ...], name: str) -> None:
     """As a cache in fixed places has them: all its keys are given, and the mask ends before."""
     pytest.importorskip("numba")

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 import had
-from had.models.decoding_graphs import Outputs, stepping
+from had.models.decoding_graphs import stepping
 from tests.models.test_generation import assert_same, generate, prompt, student
 
 
@@ -21,10 +22,10 @@ class Recorder:
     def __init__(self) -> None:
         self.captures = self.replays = 0
 
-    def __call__(self, function: Callable[[], Outputs]) -> Callable[[], Outputs]:
+    def __call__(self, function: Callable[[], ModelOutput]) -> Callable[[], ModelOutput]:
         self.captures += 1
 
-        def replay() -> Outputs:
+        def replay() -> ModelOutput:
             self.replays += 1
             return function()
 
@@ -109,7 +110,7 @@ def test_layers_with_a_window_run_as_ever() -> None:
 
 
 def test_a_model_that_cannot_be_captured_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
-    def refuse(function: Callable[[], Outputs]) -> Callable[[], Outputs]:
+    def refuse(function: Callable[[], ModelOutput]) -> Callable[[], ModelOutput]:
         raise RuntimeError("operation not permitted when stream is capturing")
 
     model = student("llama_lm")

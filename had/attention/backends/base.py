@@ -47,6 +47,12 @@ class ExactKeys:
     recent: int
     apart: Apart | None = None
 
+    @property
+    def beside(self) -> Apart:
+        """What belongs to keys that do lie apart."""
+        assert self.apart is not None
+        return self.apart
+
 
 @dataclass(frozen=True)
 class AttentionCall:

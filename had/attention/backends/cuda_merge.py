@@ -40,7 +40,8 @@ def supports(exact: ExactKeys) -> bool:
     Args:
         exact: of one query a sequence and head; they lie apart.
     """
-    query, key, (value, allowed) = exact.query, exact.key, _apart(exact)
+    query, key = exact.query, exact.key
+    value, allowed = exact.beside.value, exact.beside.allowed
     return (
         query.dtype == key.dtype
         and key.dtype in _FLOATS
@@ -54,7 +55,7 @@ def supports(exact: ExactKeys) -> bool:
 
 def merge(exact: ExactKeys, far: Tensor, log_sums: Tensor) -> Tensor:
     """`Backend.merge` of what the kernel takes."""
-    value, _ = _apart(exact)
+    value = exact.beside.value
     dtype = torch.float32 if value.element_size() == 1 else value.dtype
     output = torch.empty_like(far, dtype=dtype)
     a = arguments(exact, far, log_sums, output)
@@ -77,7 +78,7 @@ def grid(far: Tensor) -> tuple[int, int, int]:
 
 def constants(exact: ExactKeys) -> cuda_compile.Constants:
     """Those that the kernel is compiled for."""
-    value, allowed = _apart(exact)
+    value, allowed = exact.beside.value, exact.beside.allowed
     return (
         ("WIDTH", exact.key.shape[3]),
         ("KEY_FLOAT", _FLOATS[exact.key.dtype]),
@@ -91,7 +92,7 @@ def constants(exact: ExactKeys) -> cuda_compile.Constants:
 
 def arguments(exact: ExactKeys, far: Tensor, log_sums: Tensor, output: Tensor) -> Arguments:
     """Of a launch whose result goes to `output`, contiguous as `far` and `log_sums` are."""
-    value, allowed = _apart(exact)
+    value, allowed = exact.beside.value, exact.beside.allowed
     a = Arguments(gain=exact.gain, keys=exact.key.shape[2])
     a.query, a.key, a.value = exact.query.data_ptr(), exact.key.data_ptr(), value.data_ptr()
     a.far, a.log_sums, a.output = far.data_ptr(), log_sums.data_ptr(), output.data_ptr()
@@ -102,12 +103,6 @@ def arguments(exact: ExactKeys, far: Tensor, log_sums: Tensor, output: Tensor) -
         a.mask = allowed.data_ptr()
         a.mask_batch = allowed.stride(0) if allowed.shape[0] > 1 else 0
     return a
-
-
-def _apart(exact: ExactKeys) -> tuple[Tensor, Tensor | None]:
-    """Values of keys that lie apart, and which of them may be seen."""
-    assert exact.apart is not None
-    return exact.apart.value, exact.apart.allowed
 
 
 @lru_cache(maxsize=256)

@@ -38,16 +38,17 @@ class MergingBackend(PackedBackend):
 
     def attend_packed(self, call: PackedCall) -> Tensor:
         assert call.exact is not None
-        far, exact, apart = _parted(call, call.exact)
-        kept = exact.key.shape[2] if apart.allowed is None else apart.allowed.sum(-1)
+        far, exact = _parted(call, call.exact)
+        allowed = exact.beside.allowed
+        kept = exact.key.shape[2] if allowed is None else allowed.sum(-1)
         output, log_sums = self.far.attend_part(far, kept)
         return self.far.merge(exact, output, log_sums)
 
 
-def _parted(call: PackedCall, exact: ExactKeys) -> tuple[PackedCall, ExactKeys, Apart]:
+def _parted(call: PackedCall, exact: ExactKeys) -> tuple[PackedCall, ExactKeys]:
     """The call for all keys but the exact ones, and these apart; views, no copies."""
     if exact.apart is not None:
-        return replace(call, exact=None), exact, exact.apart
+        return replace(call, exact=None), exact
     near = _near(call, exact)
     far = call.key.shape[2] - near
     allowed = mask = None
@@ -58,7 +59,6 @@ def _parted(call: PackedCall, exact: ExactKeys) -> tuple[PackedCall, ExactKeys, 
     return (
         replace(call, key=key, value=value, mask=mask, exact=None),
         replace(exact, key=exact.key[:, :, -near:], apart=apart),
-        apart,
     )
 
 

@@ -15,15 +15,14 @@ if TYPE_CHECKING:
 
 def merge(exact: ExactKeys, far: Tensor, log_sums: Tensor) -> Tensor:
     """`had.attention.backends.base.Backend.merge`."""
-    assert exact.apart is not None
-    value = exact.apart.value
-    merged = _merge(_exact_scores(exact, exact.apart.allowed), value, far, log_sums)
+    value = exact.beside.value
+    merged = _merge(_exact_scores(exact), value, far, log_sums)
     return merged if value.element_size() == 1 else merged.to(value.dtype)
 
 
-def _exact_scores(exact: ExactKeys, allowed: Tensor | None) -> Tensor:
+def _exact_scores(exact: ExactKeys) -> Tensor:
     """Scores of the exact keys, (B, G, H / G, K), -inf where forbidden."""
-    batch, groups, _, width = exact.key.shape
+    (batch, groups, _, width), allowed = exact.key.shape, exact.beside.allowed
     rows = exact.query.reshape(batch, groups, -1, width)
     scores = functional.attention_scores(rows, exact.key, gain=exact.gain, bias=None)
     return scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
