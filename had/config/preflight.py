@@ -107,6 +107,7 @@ class _Inspection:
         found: the problems, in the order they turned up.
         refused: overrides that do not compose, left out of everything that follows.
         lost: top-level keys whose group choice is among them.
+        composer: composes them.
         composed: configurations by their overrides, since composing one takes most of the time.
     """
 
@@ -117,6 +118,7 @@ class _Inspection:
     found: list[str] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
+    composer: Composer = field(init=False)
     composed: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -124,7 +126,7 @@ class _Inspection:
 
     @property
     def loader(self) -> ConfigLoader:
-        return self.hydra.config_loader
+        return self.composer.loader
 
     def _configured_mode(self, overrides: list[str]) -> RunMode:
         """One run, unless a configuration sets hydra.mode."""
