@@ -266,6 +266,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the record here")
     parser.add_argument("--from", dest="source", type=Path, help="a record, instead of measuring")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
+    parser.add_argument("--block", default="generation", help="of the page")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--context", type=int, default=32768)
     parser.add_argument("--n", type=int, default=512)
@@ -281,7 +282,7 @@ def main() -> None:
     text = table(record)
     Console(width=200).print(text, markup=False)
     if options.write:
-        fill(options.write, "generation", text)
+        fill(options.write, options.block, text)
 
 
 if __name__ == "__main__":

@@ -45,15 +45,16 @@ def main(argv: Sequence[str]) -> int:
     count = _new_tokens(student, inputs["input_ids"].shape[1], arguments.max_new_tokens)
     torch.manual_seed(arguments.seed)
     stream = TextStream(tokenizer, prompted=not student.config.is_encoder_decoder)
-    result = student.to(device).generate(
-        **{name: tensor.to(device) for name, tensor in inputs.items()},
-        **_sampling(arguments),
-        **cache,
-        max_new_tokens=count,
-        pad_token_id=_first(tokenizer.pad_token_id, tokenizer.eos_token_id, 0),
-        streamer=stream,
-        return_dict_in_generate=True,
-    )
+    with had.decoding_graphs(student.to(device)):
+        result = student.generate(
+            **{name: tensor.to(device) for name, tensor in inputs.items()},
+            **_sampling(arguments),
+            **cache,
+            max_new_tokens=count,
+            pad_token_id=_first(tokenizer.pad_token_id, tokenizer.eos_token_id, 0),
+            streamer=stream,
+            return_dict_in_generate=True,
+        )
     _report(stream, result.past_key_values)
     return 0
 

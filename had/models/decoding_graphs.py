@@ -41,7 +41,7 @@ def decoding_graphs(model: PreTrainedModel) -> Iterator[None]:
     kernels for decoding take no mask.
 
     Args:
-        model: a decoder-only student.
+        model: a student; one with an encoder generates as ever.
     """
     if not cuda_compile.runs_on(model.device):
         yield
