@@ -133,11 +133,15 @@ class BlockOutputs:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Collect outputs for the duration of a forward pass."""
+        """Collect outputs for the duration of a forward pass; what nobody took is forgotten.
+
+        A pass may fail half way, as when it is captured in too little memory, and be run again.
+        """
         handles = [block.register_forward_hook(self._store) for block in self._blocks]
         try:
             yield
         finally:
+            self._outputs = []
             for handle in handles:
                 handle.remove()
 

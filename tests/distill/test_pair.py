@@ -44,6 +44,22 @@ def test_a_binarized_student_has_something_to_learn_in_every_layer(name: str) ->
     assert hidden_loss(signals) > 0
 
 
+def test_a_pass_that_failed_half_way_leaves_nothing_behind() -> None:
+    both, inputs = pair("bert"), ZOO["bert"].inputs()
+    expected = both(inputs, EVERYTHING)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    handle = hamming_layers(both.student)[-1].register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        both(inputs, EVERYTHING)
+    handle.remove()
+    again = both(inputs, EVERYTHING)
+    for found, wanted in zip(again.hidden, expected.hidden, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_attention_loss_equals_the_kl_of_recorded_maps() -> None:
     """The same number from maps of both models, which only this test may hold."""
     both = pair("bert")
