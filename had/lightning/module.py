@@ -18,6 +18,7 @@ from had.distill.pair import Alone, TeacherStudent
 from had.distill.schedule import Schedule
 from had.errors import HadError
 from had.lightning.data import draw_seed
+from had.lightning.finite import finite
 from had.lightning.graphs import StepGraphs
 from had.lightning.pace import Pace
 from had.lightning.parameters import is_matrix, narrow_linear_layers
@@ -66,6 +67,7 @@ class DistillationModule(pl.LightningModule):
         self._graphs: StepGraphs | None = None
         self._stage = -1
         self.shown_loss: float | None = None
+        self._last_loss: Tensor | None = None
         # Both phases of a run share its loggers, so their curves need names of their own.
         alone = models.teacher is None
         self._role, self._training = ("teacher", "finetune") if alone else ("student", "train")
@@ -143,8 +145,13 @@ class DistillationModule(pl.LightningModule):
             self.log_dict(
                 {**shown, f"{self._training}/c": float(self._relaxation.c)}, sync_dist=True
             )
-            self.shown_loss = float(parts["loss"].detach())
+            self.shown_loss = finite(float(parts["loss"].detach()), self.global_step, self._role)
+        self._last_loss = parts["loss"].detach()
         return parts["loss"]
+
+    def on_train_end(self) -> None:
+        if self._last_loss is not None:  # as where resumed at the end
+            finite(float(self._last_loss), self.global_step, self._role)
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         """Loss of a batch in the current stage, and its unweighted parts."""
