@@ -11,6 +11,8 @@ from statistics import mean, stdev
 from had.results.measures import MEASURES, Measure, measure_of
 from had.results.records import AXES, Record, with_settings
 
+AGREEMENT = "student/agreement"  # of a record
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -45,17 +47,21 @@ class Cell:
         student: its score.
         gap: how far the student is behind the teacher of the same run, so of the same seed: a drop
             or a ratio, as the task's measure has it.
+        agreement: percent of the examples that both answer alike; None where it was not recorded.
     """
 
     teacher: Estimate
     student: Estimate
     gap: Estimate
+    agreement: Estimate | None
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> Cell:
         """Of records with the same task."""
         keys = ("score/teacher", "score/student", measure_of(records[0]).key)
-        return cls(*(Estimate.of([each[key] for each in records]) for key in keys))
+        scores = (Estimate.of([each[key] for each in records]) for key in keys)
+        known = [100 * each[AGREEMENT] for each in records if AGREEMENT in each]
+        return cls(*scores, Estimate.of(known) if len(known) == len(records) else None)
 
 
 @dataclass(frozen=True)

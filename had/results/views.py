@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from had.results.measures import Measure
+from had.results.measures import POINTS, Measure
 from had.results.records import Record
 from had.results.statistics import Cell, Estimate, Row, Teachers, rows_of, teachers
 
@@ -15,15 +15,22 @@ _ITEM = re.compile(r"(?<=\.)(\d+)(?=\.[^=]*=)")  # a number in a key, as that of
 
 
 def long_rows(records: Sequence[Record]) -> Rows:
-    """Headers and cells, a row for every task, recipe and N: mean and deviation over seeds."""
+    """Headers and cells, a row for every task, recipe and N: mean and deviation over seeds.
+
+    The last column, if all records have it, says how often student and teacher agree.
+    """
     rows = rows_of(records)
     headers = ["task", "model", "recipe", "N", "seeds", "teacher", "student", _heading(rows)]
     cells = [
         [task, row.model, label(row, rows), keys(row.n), str(cell.gap.count)]
         + [estimate(row.measure, each) for each in (cell.teacher, cell.student, cell.gap)]
+        + ([] if cell.agreement is None else [estimate(POINTS, cell.agreement)])
         for row in rows
         for task, cell in row.cells.items()
     ]
+    if all(len(row) > len(headers) for row in cells):
+        headers.append("agreement")
+    cells = [row[: len(headers)] for row in cells]
     return headers, sorted(cells, key=lambda cell: cell[0])  # stable: recipes stay in order
 
 

@@ -88,6 +88,17 @@ def test_the_long_view() -> None:
     assert cola["student"] == "51.00 ± 0.00"
 
 
+def test_the_long_view_shows_agreement_in_percent_where_all_records_have_it() -> None:
+    agreeing = [each | {"student/agreement": 0.9} for each in RECORDS]
+    agreeing[0] |= {"student/agreement": 0.8}
+    headers, rows = long_rows(agreeing)
+    assert headers[-1] == "agreement"
+    assert {row[-1] for row in rows} == {"90.00", "85.00 ± 7.07"}
+    headers, rows = long_rows([*agreeing[:-1], RECORDS[-1]])
+    assert headers[-1] == "drop"
+    assert {len(row) for row in rows} == {len(headers)}
+
+
 def test_the_wide_view() -> None:
     half = record("rte", 0, 70.0, 60.0, binarization="ste", n=1.0)
     headers, rows = wide_rows([*RECORDS, half])
