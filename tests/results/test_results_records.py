@@ -93,7 +93,7 @@ def test_the_long_view_shows_agreement_in_percent_where_all_records_have_it() ->
     agreeing[0] |= {"student/agreement": 0.8}
     headers, rows = long_rows(agreeing)
     assert headers[-1] == "agreement"
-    assert {row[-1] for row in rows} == {"90.00", "85.00 ± 7.07"}
+    assert {row[-1] for row in rows} == {"90.00 ± 0.00", "85.00 ± 7.07"}
     headers, rows = long_rows([*agreeing[:-1], RECORDS[-1]])
     assert headers[-1] == "drop"
     assert {len(row) for row in rows} == {len(headers)}
