@@ -16,7 +16,9 @@ from tests.lightning.helpers import tiny
 @pytest.mark.parametrize("loss", [inf, -inf, nan])
 def test_a_loss_that_is_no_number_is_refused(loss: float) -> None:
     assert finite(0.5, 7, "student") == 0.5
-    with pytest.raises(HadError, match=rf"step 7: the student's loss is {loss}.*schedule\.learning"):
+    with pytest.raises(
+        HadError, match=rf"step 7: the student's loss is {loss}.*schedule\.learning"
+    ):
         finite(loss, 7, "student")
 
 
