@@ -72,7 +72,7 @@ class OneKernel:
 
 
 class OneKernelOfClusters(OneKernel):
-    """Likewise; the blocks of a key head are a cluster: they read it in each other's shared memory."""
+    """Likewise; the blocks of a key head are a cluster and read each other's shared memory."""
 
     clustered: ClassVar[bool] = True
 
