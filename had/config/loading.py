@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_automatic_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
@@ -51,6 +53,22 @@ def open_hydra(config_path: str, config_dir: str | None = None) -> Iterator[Hydr
         GlobalHydra.instance().clear()
 
 
+class _Files(ConfigRepository):
+    """Hydra's files, of which each is parsed once; Hydra copies them whenever it composes."""
+
+    def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
+        super().initialize_sources(config_search_path)
+        self._parsed: dict[str, ConfigResult | None] = {}
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        if config_path not in self._parsed:
+            self._parsed[config_path] = super().load_config(config_path)
+        return copy.deepcopy(self._parsed[config_path])
+
+    def __deepcopy__(self, memo: dict[int, object]) -> _Files:
+        return copy.copy(self)  # which is changed by new sources alone, and these are its own
+
+
 class Loader(ConfigLoaderImpl):
     """Gives what Hydra's own gives, but composes every set of options only once.
 
@@ -62,6 +80,7 @@ class Loader(ConfigLoaderImpl):
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
+        self.repository = _Files(config_search_path)
         self._composed: dict[tuple[object, ...], DictConfig] = {}
         self._groups: dict[str, bool] = {}
 
