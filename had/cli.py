@@ -142,32 +142,30 @@ def train(argv: Sequence[str], config_path: str | None = None) -> int:
     register()
     path = config_path or hydra_config_path()
     job = _Job(sys.argv)
-    run = hydra.main(version_base="1.3", config_path=path, config_name=CONFIG_NAME)(job)
-    problems = _problems(argv, path)
-    if problems:
-        return _complain(numbered(problems))
+    answer = hydra.main(version_base="1.3", config_path=path, config_name=CONFIG_NAME)(job)
+    args = get_args_parser().parse_args(argv)
     sys.argv = [sys.argv[0], *argv]  # the only place where hydra.main looks
     try:
-        run()
+        problems = answer() if _asks_hydra(args) else _started(args, path, job)
     except SystemExit as stop:
         return USER_ERROR if job.refused else int(stop.code or 0)
     finally:
         sys.argv = job.command_line
-    return 0
+    return _complain(numbered(problems)) if problems else 0
 
 
-def _problems(argv: Sequence[str], config_path: str) -> list[str]:
-    """What is wrong with a command line that would run something; Hydra answers the others."""
-    args = get_args_parser().parse_args(argv)
-    answered_by_hydra = (
-        *(args.help, args.hydra_help, args.cfg, args.info, args.shell_completion),
-        args.experimental_rerun,
-    )
-    if any(answered_by_hydra):
-        return []
+def _asks_hydra(args: argparse.Namespace) -> bool:
+    """Whether Hydra answers a command line itself, or refuses its flags."""
+    answered = (args.help, args.hydra_help, args.cfg, args.info, args.shell_completion)
+    refused = args.resolve or (args.run and args.multirun)
+    return any(answered) or bool(args.experimental_rerun) or refused
+
+
+def _started(args: argparse.Namespace, config_path: str, job: _Job) -> list[str]:
+    """What is wrong with a command line; if nothing is, it has been run."""
     from had.config.preflight import preflight
 
-    return preflight(args, config_path, CONFIG_NAME)
+    return preflight(args, config_path, CONFIG_NAME, then=job)
 
 
 class _Job:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from had.config.composing import Composer
+from had.config.loading import Loader
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: a second thread only waits
@@ -29,19 +29,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _own_files_are_composed_once() -> Iterator[None]:
     """No test changes a file of `conf/`; whoever gets a configuration makes a copy of it."""
     known: dict[tuple[object, ...], DictConfig] = {}
-    compose = Composer._of_files
+    compose = Loader._of_files
 
-    def remembered(self: Composer, groups: tuple[str, ...]) -> DictConfig:
-        places = [element.path for element in self.loader.get_search_path().get_path()]
+    def remembered(self: Loader, *what: object) -> DictConfig:
+        places = [element.path for element in self.config_search_path.get_path()]
         if any(place.startswith("file:") and place != f"file://{CONF}" for place in places):
-            return compose(self, groups)
-        key = (*places, self._config_name, Path.cwd(), groups)
+            return compose(self, *what)
+        key = (*places, *what)
         if key not in known:
-            known[key] = compose(self, groups)
+            known[key] = compose(self, *what)
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Composer, "_of_files", remembered)
+        patch.setattr(Loader, "_of_files", remembered)
         yield
 
 

@@ -19,7 +19,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.plugins.completion_plugin import DefaultCompletionPlugin
 
 from had.config.catalogue import options
-from had.config.preflight import open_hydra
+from had.config.loading import open_hydra
 from had.config.wording import one_of
 from had.errors import HadError
 from had.paths import CONFIG_NAME, hydra_config_path

@@ -8,7 +8,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from had.config.composing import Composer, further_settings
-from had.config.preflight import inspect, open_hydra
+from had.config.loading import open_hydra
+from had.config.preflight import inspect
 from had.config.wording import numbered
 from had.errors import HadError
 from had.paths import CONFIG_NAME, hydra_config_path

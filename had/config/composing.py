@@ -6,13 +6,11 @@ whatever else differs from the defaults, however it was set: by the command line
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -55,7 +53,7 @@ class Composed:
 
 
 class Composer:
-    """Composes configurations, every set of group choices only once.
+    """Composes configurations, and knows what is usual for the axes of each.
 
     Args:
         hydra: initialised on a search path.
@@ -64,71 +62,30 @@ class Composer:
 
     def __init__(self, hydra: Hydra, config_name: str = CONFIG_NAME) -> None:
         self.loader = hydra.config_loader
-        self._hydra, self._config_name = hydra, config_name
-        self._files: dict[tuple[str, ...], DictConfig] = {}
-        self._composed: dict[tuple[str, ...], Composed] = {}
-        self._groups: dict[str, bool] = {}
+        self._config_name = config_name
         self._usual: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def parse(self, texts: Sequence[str]) -> list[Override]:
         """Overrides as Hydra reads them; raises what Hydra raises."""
         return OverridesParser.create(self.loader).parse_overrides(list(texts))
 
-    def __call__(self, texts: Sequence[str]) -> Composed:
-        """The configuration of a command line; raises what Hydra raises.
-
-        Hydra applies values after it has composed the groups, so they can be applied to a copy.
-        """
-        groups, values = self._groups_and_values(texts)
-        if groups not in self._composed:
-            self._composed[groups] = _parted(copy.deepcopy(self._of_files(groups)))
-        kept = self._composed[groups]
-        return Composed(_with_values(kept.cfg, values), kept.choices, kept.grid)
-
     def whole(self, texts: Sequence[str]) -> DictConfig:
-        """The same with its `hydra` node, but for what that says of the command line itself."""
-        groups, values = self._groups_and_values(texts)
-        return _with_values(self._of_files(groups), values)
+        """The configuration of a command line and its `hydra` node; raises what Hydra raises."""
+        return self.loader.load_configuration(self._config_name, list(texts), RunMode.RUN)
+
+    def __call__(self, texts: Sequence[str]) -> Composed:
+        """The same in parts."""
+        cfg = self.whole(texts)
+        choices, grid = dict(cfg.hydra.runtime.choices), cfg.hydra.sweeper.get("params") or {}
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return Composed(cfg, choices, dict(grid))
 
     def usual(self, axes: tuple[str, ...]) -> dict[str, Any]:
         """Dotted keys and values of the defaults of a few group choices."""
         if axes not in self._usual:
             self._usual[axes] = _compared(self(axes).cfg)
         return self._usual[axes]
-
-    def _groups_and_values(self, texts: Sequence[str]) -> tuple[tuple[str, ...], list[Override]]:
-        overrides = self.parse(texts)
-        self.loader.validate_sweep_overrides_legal(overrides, RunMode.RUN, from_shell=True)
-        groups = tuple(str(o.input_line) for o in overrides if self._decides_files(o))
-        return groups, [override for override in overrides if not self._decides_files(override)]
-
-    def _of_files(self, groups: tuple[str, ...]) -> DictConfig:
-        if groups not in self._files:
-            self._files[groups] = self._hydra.compose_config(
-                self._config_name, list(groups), RunMode.RUN, with_log_configuration=False
-            )
-        return self._files[groups]
-
-    def _decides_files(self, override: Override) -> bool:
-        """Whether an override chooses an option of a config group, or is about Hydra itself."""
-        key = override.key_or_group
-        if key not in self._groups:
-            options = self.loader.get_group_options(key)
-            self._groups[key] = bool(options) or key.startswith("hydra.")
-        return self._groups[key]
-
-
-def _parted(cfg: DictConfig) -> Composed:
-    choices, grid = dict(cfg.hydra.runtime.choices), cfg.hydra.sweeper.get("params") or {}
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return Composed(cfg, choices, dict(grid))
-
-
-def _with_values(cfg: DictConfig, values: list[Override]) -> DictConfig:
-    changed = copy.deepcopy(cfg)
-    ConfigLoaderImpl._apply_overrides_to_config(values, changed)
-    return changed
 
 
 def further_settings(cfg: DictConfig, choices: Mapping[str, Any], compose: Composer) -> list[str]:

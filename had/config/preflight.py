@@ -11,25 +11,22 @@ from __future__ import annotations
 import re
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_automatic_config_search_path
+from hydra._internal.utils import run_and_report
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
-from hydra.types import RunMode
+from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from had.config.catalogue import options
 from had.config.composing import Composer
-from had.config.schema import register
+from had.config.loading import open_hydra
 from had.config.validate import validate
 from had.config.wording import nearest
 
@@ -39,7 +36,11 @@ Judge = Callable[[DictConfig], list[str]]
 
 
 def preflight(
-    args: Namespace, config_path: str, config_name: str, judge: Judge = validate
+    args: Namespace,
+    config_path: str,
+    config_name: str,
+    judge: Judge = validate,
+    then: TaskFunction | None = None,
 ) -> list[str]:
     """Everything that is wrong with a command line, each in one sentence.
 
@@ -48,13 +49,20 @@ def preflight(
         config_path: of hydra.main.
         config_name: of hydra.main.
         judge: what is wrong with a configuration that composes.
+        then: what Hydra runs if nothing is wrong, on what has been composed already.
+
+    Raises:
+        SystemExit: as hydra.main does.
     """
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
         return [f"--config-dir {args.config_dir}: there is no such directory"]
     with open_hydra(args.config_path or config_path, args.config_dir) as hydra:
         mode = RunMode.MULTIRUN if args.multirun else None
-        name = args.config_name or config_name
-        return _Inspection(hydra, name, mode, judge).problems(args.overrides)
+        inspection = _Inspection(hydra, args.config_name or config_name, mode, judge)
+        problems = inspection.problems(args.overrides)
+        if then is not None and not problems:
+            inspection.start(then, args.overrides)
+        return problems
 
 
 def inspect(
@@ -62,23 +70,6 @@ def inspect(
 ) -> list[str]:
     """Everything that is wrong with overrides, each in one sentence."""
     return _Inspection(hydra, config_name, mode, judge).problems(overrides)
-
-
-@contextmanager
-def open_hydra(config_path: str, config_dir: str | None = None) -> Iterator[Hydra]:
-    """Hydra as hydra.main sets it up, on a configuration and, before it, a user's own."""
-    register()
-    search_path = create_automatic_config_search_path(None, "had.cli", config_path)
-    if config_dir is not None:
-        search_path.prepend(
-            provider="command-line",
-            path=f"file://{Path(config_dir).resolve()}",
-            anchor=SearchPathQuery(provider="schema"),
-        )
-    try:
-        yield Hydra.create_main_hydra2("train", search_path)
-    finally:
-        GlobalHydra.instance().clear()
 
 
 @dataclass(frozen=True)
@@ -108,7 +99,6 @@ class _Inspection:
         refused: overrides that do not compose, left out of everything that follows.
         lost: top-level keys whose group choice is among them.
         composer: composes them.
-        composed: configurations by their overrides, since composing one takes most of the time.
     """
 
     hydra: Hydra
@@ -119,7 +109,6 @@ class _Inspection:
     refused: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
     composer: Composer = field(init=False)
-    composed: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.composer = Composer(self.hydra, self.config_name)
@@ -128,10 +117,17 @@ class _Inspection:
     def loader(self) -> ConfigLoader:
         return self.composer.loader
 
+    def start(self, task: TaskFunction, overrides: list[str]) -> None:
+        """Run a function on the configuration, or on those of a sweep's jobs, as hydra.main."""
+        assert self.mode is not None
+        begin = {RunMode.RUN: self.hydra.run, RunMode.MULTIRUN: self.hydra.multirun}[self.mode]
+        given = [*overrides, f"hydra.mode={self.mode.name}"]
+        run_and_report(lambda: begin(self.config_name, task, given))
+
     def _configured_mode(self, overrides: list[str]) -> RunMode:
         """One run, unless a configuration sets hydra.mode."""
         try:
-            mode = self._kept(overrides).hydra.mode
+            mode = self.composer.whole(overrides).hydra.mode
         except REFUSALS:  # does not compose, or not as one run
             mode = self.hydra.get_mode(self.config_name, overrides)
         return mode or RunMode.RUN
@@ -174,16 +170,10 @@ class _Inspection:
         return [_Choice(override.key_or_group, root.split(".")[0], group, texts)]
 
     def _compose(self, overrides: list[str]) -> DictConfig:
-        cfg = self._kept(overrides)
+        cfg = self.composer.whole(overrides)
         with open_dict(cfg):
             cfg.hydra.mode = cfg.hydra.mode or self.mode
         return cfg
-
-    def _kept(self, overrides: list[str]) -> DictConfig:
-        key = tuple(overrides)
-        if key not in self.composed:
-            self.composed[key] = self.composer.whole(overrides)
-        return self.composed[key]
 
     def _composed(self, job: list[str], choices: list[_Choice]) -> DictConfig | None:
         """The configuration of one job, without the overrides that are refused."""

@@ -23,7 +23,7 @@ from had.config import schema
 from had.config.binding import hints_of, spell, targets
 from had.config.catalogue import comments, describe, options, written
 from had.config.composing import Composer
-from had.config.preflight import open_hydra
+from had.config.loading import open_hydra
 from had.config.schema import TYPED_GROUPS, TrainConfig
 from had.pages import DOCS, fill, table
 from had.paths import CONFIG_NAME, config_directory

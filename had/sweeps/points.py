@@ -15,7 +15,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from had.config.composing import Composer, axes, further_settings
-from had.config.preflight import REFUSALS, inspect, open_hydra
+from had.config.loading import open_hydra
+from had.config.preflight import REFUSALS, inspect
 from had.config.sweep_rules import SWEEP_RULES, one_device_a_job
 from had.config.validate import validate
 from had.config.wording import numbered

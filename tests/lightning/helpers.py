@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import DictConfig
 
-from had.config import register
+from had.config.loading import open_hydra
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 TINY = (
@@ -36,8 +36,7 @@ def tiny(directory: Path, *overrides: str) -> DictConfig:
 
 def configured(directory: Path, *overrides: str) -> DictConfig:
     """A configuration with cache and results below `directory`."""
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with open_hydra(str(CONF)):
         return compose(
             "train",
             overrides=[

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from had.config.composing import Composer
-from had.config.preflight import open_hydra
+from had.config.loading import open_hydra
 from had.config.validate import validate
 from had.errors import HadError
 from had.sweeps.files import read_sweep
