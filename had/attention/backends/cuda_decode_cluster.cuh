@@ -9,7 +9,7 @@ struct Exchange {
 
   DEVICE Exchange(const Arguments& a, i64, i64, int split) : splits(a.splits), split(split) {}
 
-  // By all threads, and so are the other ones that have no row.
+  // By all threads, and so is all else that names no row.
   DEVICE void send_counts(const Histogram*) const { cluster_arrive(); }
   DEVICE void await_counts() const { cluster_wait(); }
 
