@@ -21,7 +21,7 @@ SMALL = (
 FACTS = {  # how a reader finds a fact, and the question at the end
     "passkey": (r"The pass key is ()(\d{5})\. R", r"What is the pass key\? ()The pass key is $"),
     "needle": (r"The number of (\w+) is (\d{5})\.", r"What is the number of (\w+)\? It is $"),
-    "keyvalue": (r"(\d{4})=(\d{5});", r"\?(\d{4})=$"),
+    "keyvalue": (r";(\d{4})=(\d{5})", r"\?(\d{4})=$"),
     "multikey": (r"The number of (\w+) is (\d{5})\.", r"What is the number of (\w+)\? It is $"),
 }
 
