@@ -10,9 +10,11 @@ from typing import Any
 from omegaconf import DictConfig
 
 from had.build import build
+from had.config import ScheduleConfig
 from had.errors import HadError
 from had.models.source import ModelSource
-from had.tasks.base import Task, TaskData
+from had.tasks.base import EncodedDataset, Task, TaskData
+from had.tasks.curriculum import Curriculum
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,21 @@ def check_n(task: Task, n: int | float) -> None:
             "sparsity.n=%d is not below task.%s=%d: rows keep all keys",
             *(n, task.length_key, task.positions),
         )
+
+
+def check_curriculum(data: EncodedDataset, **schedules: ScheduleConfig) -> None:
+    """Warn where a schedule skips what is not there.
+
+    Args:
+        data: trained on.
+        schedules: by their keys in the configuration.
+    """
+    for key, schedule in schedules.items():
+        if schedule.curriculum_skip and not isinstance(data.order, Curriculum):
+            log.warning(
+                "%s.curriculum_skip=%s is ignored: the task has no curriculum",
+                *(key, schedule.curriculum_skip),
+            )
 
 
 def _check_length(task: Task, source: ModelSource) -> None:

@@ -23,7 +23,7 @@ from had.config.validate import check
 from had.distill.agreement import attention_agreement
 from had.distill.pair import Alone, TeacherStudent
 from had.distill.teacher import TeacherCache, teacher_fingerprint
-from had.inputs import Inputs, check_n, load_inputs
+from had.inputs import Inputs, check_curriculum, check_n, load_inputs
 from had.lightning.first_inputs import calibration_inputs, evaluation_inputs
 from had.lightning.fit import evaluate, fit
 from had.lightning.loggers import log_final, log_in, open_loggers
@@ -77,6 +77,7 @@ def run(
     # Not before: loading draws random numbers, and inputs may have been loaded by an earlier run.
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     check_n(given.task, cfg.sparsity.n)
+    check_curriculum(given.data.train, finetune=cfg.finetune, schedule=cfg.schedule)
     model = _model(cfg, given)
     check_resume(cfg)
     _write_inputs(cfg)  # not before all inputs are known to be good: the directory may hold a run

@@ -81,6 +81,7 @@ def _schedule_limits(name: str) -> list[Limit]:
         at_least(f"{name}.weight_decay", 0),
         Limit(f"{name}.betas", _are_betas, lambda v: "must be two numbers in [0, 1)"),
         at_least(f"{name}.attention_stride", 1),
+        share(f"{name}.curriculum_skip"),
         named(f"{name}.decay", DECAYS),
     ]
 

@@ -99,6 +99,7 @@ class ScheduleConfig:
         betas: of AdamW: what its running means of gradients and of their squares keep in a step.
         dropout: whether the model's dropout is active.
         attention_stride: the attention loss compares every so-manieth query; 1: all of them.
+        curriculum_skip: share of the task's curriculum that is left out, from its beginning on.
         stages: in order; none means no training.
     """
 
@@ -115,6 +116,7 @@ class ScheduleConfig:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     dropout: bool = False
     attention_stride: int = 1
+    curriculum_skip: float = 0.0
     stages: list[StageConfig] = field(default_factory=list)
 
 

@@ -23,6 +23,7 @@ class ShuffledBatches(Sampler[list[int]]):
         batch_size: examples a step, over all processes.
         total: batches of the whole run.
         seed: of the order.
+        skipped: share of the data set's curriculum that is left out.
         start: batches already done.
         rank: of this process.
         world_size: number of processes; each takes its share of every batch, or the whole of a
@@ -36,12 +37,13 @@ class ShuffledBatches(Sampler[list[int]]):
         total: int,
         seed: int,
         *,
+        skipped: float = 0.0,
         start: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.dataset, self.batch_size = dataset, batch_size
-        self.total, self.seed = total, seed
+        self.total, self.seed, self.skipped = total, seed, skipped
         self.start, self.rank, self.world_size = start, rank, world_size
 
     def __len__(self) -> int:
@@ -62,7 +64,8 @@ class ShuffledBatches(Sampler[list[int]]):
 
     def _order(self, number: int, batches: int) -> list[int]:
         generator = torch.Generator().manual_seed(hash((self.seed, number)) % 2**63)
-        return self.dataset.order(len(self.dataset), self.batch_size, batches, generator)
+        size = len(self.dataset)
+        return self.dataset.order(size, self.batch_size, batches, generator, self.skipped)
 
 
 def training_loader(batches: ShuffledBatches) -> DataLoader[Batch]:

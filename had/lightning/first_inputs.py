@@ -18,7 +18,13 @@ _LOOKED_AT = 4  # evaluation batches, of the size trained with: enough for means
 def calibration_inputs(phase: Phase, count: int) -> Iterator[dict[str, Tensor]]:
     """Inputs of training batches, on the device; a second pass would show nothing new."""
     count = min(count, phase.batches_per_pass)
-    batches = ShuffledBatches(phase.data.train, phase.task.batch_size, count, phase.cfg.seed)
+    batches = ShuffledBatches(
+        phase.data.train,
+        phase.task.batch_size,
+        count,
+        phase.cfg.seed,
+        skipped=phase.schedule.curriculum_skip,
+    )
     return _placed(phase, training_loader(batches))
 
 

@@ -94,6 +94,7 @@ def _batches(phase: Phase, trainer: pl.Trainer, step: int) -> ShuffledBatches:
         phase.task.batch_size,
         phase.total_steps * accumulate,
         phase.cfg.seed,
+        skipped=phase.schedule.curriculum_skip,
         start=step * accumulate,
         rank=trainer.global_rank,
         world_size=trainer.world_size,

@@ -180,7 +180,7 @@ class DistillationModule(pl.LightningModule):
         compute = {
             "attention": lambda: attention_loss(signals),
             "hidden": lambda: hidden_loss(signals),
-            "output": lambda: self.task.output_loss(signals.logits, signals.teacher_logits),
+            "output": lambda: self.task.output_loss(signals.logits, signals.teacher_logits, labels),
         }
         if labels is not None:
             compute["task"] = lambda: self.task.loss(signals.logits, labels)
@@ -193,7 +193,7 @@ class DistillationModule(pl.LightningModule):
         return {
             "attention": tokens,
             "hidden": tokens,
-            "output": examples,
+            "output": examples if labels is None else self.task.output_count(labels),
             "task": 0 if labels is None else self.task.loss_count(labels),
         }
 

@@ -216,13 +216,18 @@ class Task(ABC):
         """
         return len(labels)
 
+    def output_count(self, labels: Tensor) -> Tensor | int:
+        """Over how many things `output_loss` is a mean; here as `loss`."""
+        return self.loss_count(labels)
+
     @abstractmethod
-    def output_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def output_loss(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
         """How far the student's outputs are from the teacher's, a float32 scalar.
 
         Args:
             student: (batch, num_outputs), any floating dtype.
             teacher: as the student's.
+            labels: as in the batches, None without: they say which outputs the teacher has learned.
         """
 
     @abstractmethod

@@ -108,7 +108,12 @@ class Curriculum(Order):
         return bisect_right([part.first for part in self.parts], row) - 1
 
     def __call__(
-        self, size: int, batch_size: int, batches: int, generator: torch.Generator
+        self,
+        size: int,
+        batch_size: int,
+        batches: int,
+        generator: torch.Generator,
+        skipped: float = 0.0,
     ) -> list[int]:
         rows = [
             cycle((part.first + torch.randperm(part.count, generator=generator)).tolist())
@@ -116,7 +121,8 @@ class Curriculum(Order):
         ]
         order: list[int] = []
         for batch, luck in enumerate(torch.rand(batches, 2, generator=generator).tolist()):
-            part = self._replayed(self.part_of(int((batch + 0.5) / batches * size)), *luck)
+            done = skipped + (1 - skipped) * (batch + 0.5) / batches
+            part = self._replayed(self.part_of(int(done * size)), *luck)
             order += islice(rows[part], min(batch_size, size - batch * batch_size))
         return order
 

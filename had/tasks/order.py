@@ -15,7 +15,12 @@ class Order:
     """
 
     def __call__(
-        self, size: int, batch_size: int, batches: int, generator: torch.Generator
+        self,
+        size: int,
+        batch_size: int,
+        batches: int,
+        generator: torch.Generator,
+        skipped: float = 0.0,
     ) -> list[int]:
         """The examples of one pass, `batch_size` of them a batch; a last one may have fewer.
 
@@ -24,5 +29,6 @@ class Order:
             batch_size: examples a batch.
             batches: those of the pass that will be asked for: a run may end before the pass does.
             generator: of all that is random, seeded for this pass.
+            skipped: share of a curriculum that is left out, from its beginning on; here is none.
         """
         return torch.randperm(size, generator=generator).tolist()

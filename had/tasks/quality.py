@@ -218,7 +218,7 @@ class EncoderQualityTask(QualityTask):
     def choices(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return logits.float().view(-1, OPTIONS), labels
 
-    def output_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def output_loss(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
         """KL(teacher || student) over the options, mean over questions."""
         ours, theirs = (
             logits.float().view(-1, OPTIONS).log_softmax(-1) for logits in (student, teacher)

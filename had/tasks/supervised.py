@@ -71,7 +71,7 @@ class SupervisedTask(Task):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self._known_objective().loss(logits, labels)
 
-    def output_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def output_loss(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
         return self._known_objective().output_loss(student, teacher)
 
     def metrics(self) -> MetricCollection:

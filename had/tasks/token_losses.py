@@ -27,40 +27,46 @@ def token_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != IGNORED).sum().clamp_min(1)
 
 
-def token_divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over tokens of KL(teacher || student) in nats, a float32 scalar.
+def token_divergence(student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+    """Mean over predicted tokens of KL(teacher || student) in nats, a float32 scalar.
 
     Args:
         student: logits (B, T, V), any floating dtype.
         teacher: as the student's.
+        labels: (B, T) integers, `IGNORED` where nothing is predicted; None: all tokens are.
     """
     rows = student.flatten(0, -2)
-    return _summed(_divergence, rows, teacher.flatten(0, -2)) / len(rows)
+    predicted = rows.new_ones(len(rows), dtype=torch.bool)
+    if labels is not None:
+        predicted = (labels != IGNORED).flatten()
+    total = _summed(_divergence, rows, teacher.flatten(0, -2), predicted)
+    return total / predicted.sum().clamp_min(1)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
 
 
-def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
+def _divergence(student: Tensor, teacher: Tensor, predicted: Tensor) -> Tensor:
     ours, theirs = student.float().log_softmax(-1), teacher.float().log_softmax(-1)
-    return F.kl_div(ours, theirs, reduction="sum", log_target=True)
+    rows = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
+    return rows.masked_fill(~predicted, 0.0).sum()
 
 
-def _summed(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, other: Tensor) -> Tensor:
+def _summed(loss: Callable[..., Tensor], logits: Tensor, *others: Tensor) -> Tensor:
     """The loss summed over rows, chunk by chunk; the gradient recomputes what a chunk needs.
 
     Args:
-        loss: of (rows, V) logits and as many rows of something else, a scalar.
+        loss: of (rows, V) logits and as many rows of each of the others, a scalar.
         logits: (rows, V).
-        other: (rows, ...).
+        others: (rows, ...) each.
     """
     size = max(1, _CHUNK // logits.shape[-1])
     if len(logits) <= size:
-        return loss(logits, other)
+        return loss(logits, *others)
     parts = [
         checkpoint(loss, *chunk, use_reentrant=False, preserve_rng_state=False)
-        for chunk in zip(logits.split(size), other.split(size), strict=True)
+        for chunk in zip(*(each.split(size) for each in (logits, *others)), strict=True)
     ]
     return torch.stack(parts).sum()
 

@@ -31,7 +31,12 @@ class TokenTask(Task):
 
     def loss_count(self, labels: Tensor) -> Tensor | int:
         """The predicted tokens, of which examples have different numbers."""
+        return self.output_count(labels)
+
+    def output_count(self, labels: Tensor) -> Tensor | int:
+        """The predicted tokens, whatever `loss` may be a mean over."""
         return (labels != IGNORED).sum()
 
-    def output_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return token_divergence(student, teacher)
+    def output_loss(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        """The divergence where a token is predicted: the teacher's other outputs mean nothing."""
+        return token_divergence(student, teacher, labels)

@@ -169,11 +169,13 @@ def test_sizes_that_build_no_model_are_refused(refused: Callable[..., Ended], te
     assert "model.arguments" in ended.err[-1]
 
 
-def test_an_n_that_keeps_everything_is_said(
+def test_settings_without_effect_are_said(
     tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fast = ("schedule=none", "schedule@finetune=none", "sparsity.n=64")
-    assert _train(tmp_path, *LANGUAGE, f"task.path={text}", *fast) == 0
-    assert (
-        "sparsity.n=64 is not below task.context=32: rows keep all keys" in capsys.readouterr().err
-    )
+    fast = ("schedule=none", "schedule@finetune=none")
+    without_effect = ("sparsity.n=64", "schedule.curriculum_skip=0.5")
+    assert _train(tmp_path, *LANGUAGE, f"task.path={text}", *fast, *without_effect) == 0
+    said = capsys.readouterr().err
+    assert "sparsity.n=64 is not below task.context=32: rows keep all keys" in said
+    assert "schedule.curriculum_skip=0.5 is ignored: the task has no curriculum" in said
+    assert "finetune.curriculum_skip" not in said

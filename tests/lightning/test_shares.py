@@ -34,7 +34,7 @@ def losses(weight: torch.Tensor, part: slice) -> tuple[dict[str, torch.Tensor], 
         "attention": mean_over_real_rows((weight * rows).square(), real),
         "task": token_cross_entropy(logits, labels),
     }
-    counts = {"attention": real.sum(), "task": RetrievalTask.loss_count(None, labels)}
+    counts = {"attention": real.sum(), "task": RetrievalTask.output_count(None, labels)}
     return values, counts
 
 

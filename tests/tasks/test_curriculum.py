@@ -17,7 +17,7 @@ def staged(rows: int, replay: float, stages: Sequence[Stage] = STAGES) -> Staged
     return StagedDataset({"input_ids": tokens}, -tokens, Curriculum.divided(rows, stages, replay))
 
 
-def batches(data: StagedDataset, size: int, total: int, **more: int) -> list[list[int]]:
+def batches(data: StagedDataset, size: int, total: int, **more: float) -> list[list[int]]:
     return list(ShuffledBatches(data, size, total, seed=5, **more))
 
 
@@ -50,6 +50,13 @@ def test_a_pass_takes_all_rows_stage_by_stage() -> None:
         assert stages_of(data, order) == [0, 1, 2, 2, 2]
         assert sorted(row for batch in order for row in batch) == list(range(10))
     assert first != second
+
+
+def test_a_skipped_share_is_left_out_and_the_rest_takes_all_batches() -> None:
+    """Ten rows are 2, 2 and 6: behind three tenths are half of the second stage and the third."""
+    data = staged(10, 0)
+    assert stages_of(data, batches(data, 2, 5, skipped=0.3)) == [1, 2, 2, 2, 2]
+    assert stages_of(data, batches(data, 2, 5, skipped=1.0)) == [2] * 5
 
 
 def test_batches_that_divide_no_stage_evenly_are_of_one_stage_and_the_last_is_partial() -> None:

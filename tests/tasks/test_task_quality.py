@@ -119,7 +119,7 @@ def test_choices_of_an_encoder(make_task: Make) -> None:
     }
     wanted = torch.nn.functional.cross_entropy(logits.view(2, 4), labels)
     torch.testing.assert_close(task.loss(logits, labels), wanted)
-    assert float(task.output_loss(logits, logits)) == pytest.approx(0.0, abs=1e-6)
+    assert float(task.output_loss(logits, logits, None)) == pytest.approx(0.0, abs=1e-6)
 
 
 LM = ("task.tokenizer=bytes", "task.context=64")

@@ -45,12 +45,18 @@ def test_cross_entropy_is_the_mean_over_predicted_tokens(logits: Tensor) -> None
 
 
 @pytest.mark.usefixtures("chunk")
-def test_divergence_is_the_mean_over_tokens(logits: Tensor) -> None:
+@pytest.mark.parametrize("labelled", [(), (2, 3, 11)])
+def test_divergence_is_the_mean_over_predicted_tokens(
+    logits: Tensor, labelled: tuple[int, ...]
+) -> None:
     teacher = logits.roll(1, dims=-1) * 1.5
     logits.requires_grad_()
     p, q = teacher.softmax(-1), logits.softmax(-1)
-    wanted = (p * (p.log() - q.log())).sum(-1).mean()
-    found = token_divergence(logits, teacher)
+    rows = (p * (p.log() - q.log())).sum(-1).flatten()
+    labels = torch.full((18,), IGNORED)
+    labels[list(labelled)] = 1
+    wanted = rows[list(labelled)].mean() if labelled else rows.mean()
+    found = token_divergence(logits, teacher, labels.view(2, 9) if labelled else None)
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(_gradient(found, logits), _gradient(wanted, logits))
 
