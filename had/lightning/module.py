@@ -18,7 +18,7 @@ from had.distill.pair import Alone, TeacherStudent
 from had.distill.schedule import Schedule
 from had.errors import HadError
 from had.lightning.data import draw_seed
-from had.lightning.finite import finite
+from had.lightning.finite import FiniteSteps
 from had.lightning.graphs import StepGraphs
 from had.lightning.pace import Pace
 from had.lightning.parameters import is_matrix, narrow_linear_layers
@@ -91,6 +91,7 @@ class DistillationModule(pl.LightningModule):
         if self.global_rank:  # dropout is not the same on all processes
             torch.manual_seed(hash((self.schedule.seed, self.global_rank)) % 2**63)
         self._stage = -1
+        self._steps = FiniteSteps(self._role, self.device)
         self._graphs = StepGraphs(self._step, self.student.parameters()) if self._fits() else None
 
     def _fits(self) -> bool:
@@ -145,13 +146,13 @@ class DistillationModule(pl.LightningModule):
             self.log_dict(
                 {**shown, f"{self._training}/c": float(self._relaxation.c)}, sync_dist=True
             )
-            self.shown_loss = finite(float(parts["loss"].detach()), self.global_step, self._role)
+            self.shown_loss = self._steps.number(parts["loss"], self.global_step)
         self._last_loss = parts["loss"].detach()
         return parts["loss"]
 
     def on_train_end(self) -> None:
         if self._last_loss is not None:  # as where resumed at the end
-            finite(float(self._last_loss), self.global_step, self._role)
+            self._steps.number(self._last_loss, self.global_step)
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         """Loss of a batch in the current stage, and its unweighted parts."""
@@ -242,9 +243,11 @@ class DistillationModule(pl.LightningModule):
         if not gradient_clip_val:
             return
         if isinstance(self.trainer.strategy, FSDPStrategy):  # the norm of all pieces together
-            self.trainer.model.clip_grad_norm_(gradient_clip_val)
+            norm = self.trainer.model.clip_grad_norm_(gradient_clip_val)
         else:
-            torch.nn.utils.clip_grad_norm_(self.student.parameters(), gradient_clip_val)
+            norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), gradient_clip_val)
+        if self.trainer.scaler is None:  # which leaves such steps out itself
+            self._steps.look(optimizer, norm)
 
     # ---- evaluation -----------------------------------------------------------------------------
 
