@@ -22,7 +22,7 @@ _PATIENCE = 10  # steps in a row without a usable gradient: the weights themselv
 class FiniteSteps:
     """Leaves out the steps whose gradient is not finite, and ends training that is in vain.
 
-    In bfloat16 a single batch can give such a gradient, and one step along it loses all weights.
+    One batch can give such a gradient, and a single step along it loses all weights.
     Steps are counted on the device, so nothing waits for them.
 
     Args:

@@ -16,6 +16,7 @@ from had.lightning.callbacks.hardware import HardwareCost
 from had.lightning.callbacks.throughput import Throughput
 from had.lightning.compiling import compiled_blocks
 from had.lightning.data import ShuffledBatches, evaluation_loader, training_loader
+from had.lightning.fused_attention import without_cudnn
 from had.lightning.module import DistillationModule
 from had.lightning.phase import Phase
 from had.lightning.resume import resume_point
@@ -65,7 +66,7 @@ def _train(
     phase: Phase, module: DistillationModule, trainer: pl.Trainer, resume: tuple[Path, int] | None
 ) -> None:
     checkpoint, step = resume or (None, 0)
-    with _blocks(phase, module.models):
+    with _blocks(phase, module.models), without_cudnn():
         trainer.fit(
             module,
             training_loader(_batches(phase, trainer, step)),

@@ -71,6 +71,21 @@ def test_one_bad_batch_does_not_end_a_run(
     assert all(value == value for name, value in metrics.items() if "accuracy" in name)
 
 
+def test_cudnn_attention_does_not_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its backward gives such gradients on GPUs; who calls it elsewhere is left alone."""
+    enabled, whole = set(), DistillationModule._step
+
+    def looking(self: DistillationModule, batch: object) -> dict[str, Tensor]:
+        enabled.add(torch.backends.cuda.cudnn_sdp_enabled())
+        return whole(self, batch)
+
+    monkeypatch.setattr(DistillationModule, "_step", looking)
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    run(tiny(tmp_path))
+    assert enabled == {False}
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
+
+
 @pytest.mark.parametrize("clip", [1.0, "null"])
 def test_a_run_ends_there_and_caches_no_teacher(tmp_path: Path, clip: float | str) -> None:
     """Though no step of it is logged: the last one is looked at, too."""
