@@ -13,7 +13,7 @@ def without_cudnn() -> Iterator[None]:
     """Attention by any other kernel than cuDNN's, PyTorch's first choice on Hopper GPUs.
 
     In bfloat16 its backward gives gradients that are no numbers for some shapes, now and then and
-    from finite inputs (https://github.com/pytorch/pytorch/issues/196678). Others are as fast here.
+    from finite inputs (https://github.com/pytorch/pytorch/issues/196678).
     """
     before = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(False)
