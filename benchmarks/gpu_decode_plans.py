@@ -2,9 +2,9 @@
 
     python benchmarks/gpu_decode_plans.py --out plans.json
 
-The steps of `gpu_decode.py`, each by one kernel whose blocks talk through memory, by one kernel of
-clusters, and by two kernels; the mark is at the one that `backend=auto` takes. Every output is
-compared with the float64 reference before it is timed; a way that a shape does not fit has no time.
+The steps of `gpu_decode.py`, each by one kernel and by two; the mark is at the one that
+`backend=auto` takes. Every output is compared with the float64 reference before it is timed; a way
+that a shape does not fit has no time.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from report import markdown, write_json
 from rich.console import Console
 
 from had.attention.backends.cuda_decode import plan_for
-from had.attention.backends.cuda_decode_fused import OneKernel, OneKernelOfClusters, fits
+from had.attention.backends.cuda_decode_fused import OneKernel, fits
 from had.attention.backends.cuda_decode_plan import TwoKernels
 from had.attention.backends.cuda_decode_shape import Shape, processors_of
 from had.errors import HadError
 
-WAYS = {"by mail": OneKernel, "by clusters": OneKernelOfClusters, "two kernels": TwoKernels}
+WAYS = {"one kernel": OneKernel, "two kernels": TwoKernels}
 _SETS = 8  # of inputs, in turn
 
 

@@ -69,10 +69,10 @@ def flattened(name: str) -> str:
     return re.sub(r'#include "([^"]+)"\n', lambda m: flattened(m[1]), (SOURCES / name).read_text())
 
 
-def library_of(build: Build, shape: Shape, eager: bool, clustered: bool = False) -> ctypes.CDLL:
+def library_of(build: Build, shape: Shape, eager: bool) -> ctypes.CDLL:
     names = ("SCORE_THREADS", "SCORE_SHARED_BYTES", "GATHER_THREADS", "GATHER_SHARED_BYTES")
     constants = dict(shape.constants()) | {name: getattr(cuda_decode_plan, name) for name in names}
-    constants |= {"FUSED_THREADS": cuda_decode_fused.THREADS, "CLUSTERED": int(clustered)}
+    constants |= {"FUSED_THREADS": cuda_decode_fused.THREADS}
     library = build("decode.cpp", constants)
     library.copy_eagerly(eager)
     return library
@@ -117,19 +117,14 @@ def attend(
 
 
 def attend_fused(
-    build: Build,
-    call: PackedCall,
-    splits: int,
-    eager: bool,
-    part: Part | None = None,
-    clustered: bool = False,
+    build: Build, call: PackedCall, splits: int, eager: bool, part: Part | None = None
 ) -> Tensor:
     """The one kernel, with so many splits of the keys; afterwards its mail is as it was."""
     shape = Shape.of(call, part is not None)
-    library = library_of(build, shape, eager, clustered)
+    library = library_of(build, shape, eager)
     a = cuda_decode_fused.template(shape, splits)
     mail = torch.full((mail_words(a.splits * shape.batch * shape.groups),), -1, dtype=torch.int32)
-    a.mail = None if clustered else mail.data_ptr()
+    a.mail = mail.data_ptr()
     size = cuda_decode_fused.shared_bytes(shape, a)
 
     def launch(a: Arguments) -> None:

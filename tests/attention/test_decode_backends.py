@@ -197,16 +197,6 @@ def test_two_cuda_kernels_equal_the_definition(case: str, monkeypatch: pytest.Mo
 
 @pytest.mark.gpu
 @needs_hopper
-@pytest.mark.parametrize("case", ["many stages", "many ties", "one hot region"])
-def test_a_cuda_kernel_of_clusters_equals_the_definition(
-    case: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cuda_decode, "plan_for", cuda_decode_fused.OneKernelOfClusters)
-    check("cuda_decode", LARGE[case].call())
-
-
-@pytest.mark.gpu
-@needs_hopper
 @pytest.mark.parametrize("n", [60, 0.05, ScaledN(0.05, 300)])
 @pytest.mark.parametrize("mask", [None, "left"])
 def test_cuda_plans_once_for_many_lengths(n: TopN, mask: str | None) -> None:
@@ -277,11 +267,9 @@ KERNELS = {
 
 
 @pytest.mark.skipif(not cuda_compile.bindings_installed(), reason="needs cuda-bindings for NVRTC")
-@pytest.mark.parametrize(
-    ("source", "clustered"), [*((source, 0) for source in KERNELS), ("cuda_decode_fused.cu", 1)]
-)
+@pytest.mark.parametrize("source", KERNELS)
 def test_kernels_compile_without_a_device(
-    source: str, clustered: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HAD_CACHE", str(tmp_path))
     constants = dict(cuda_pack.CONSTANTS[torch.bfloat16]) | {
@@ -295,7 +283,6 @@ def test_kernels_compile_without_a_device(
         "PART": 1,
         "WIDTH": 64,
         "KEY_FLOAT": 2,
-        "CLUSTERED": clustered,
     }
     constants |= dict(zip(("THREADS", "SHARED_BYTES"), KERNELS[source], strict=True))
     code = cuda_compile.machine_code(source, tuple(constants.items()), "sm_90a")

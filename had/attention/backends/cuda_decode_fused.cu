@@ -13,12 +13,8 @@
 #include "cuda_decode_stream.cuh"
 #include "cuda_decode_row.cuh"
 #include "cuda_decode_values.cuh"
-#include "cuda_decode_kept.cuh"
-#if CLUSTERED
-#include "cuda_decode_cluster.cuh"
-#else
 #include "cuda_decode_mail.cuh"
-#endif
+#include "cuda_decode_kept.cuh"
 
 constexpr int FIXED_BYTES = 144000; // of shared memory that the host reserves beside the scores
 constexpr int PICKS = 4096;          // kept keys of a row that a block notes at a time
@@ -75,9 +71,9 @@ DEVICE void score(Shared& s, u8* kept_scores, int stride, const Arguments& a, in
 }
 
 // By one warp: what the histograms of all splits mean for a row and for this split's share of it.
-DEVICE void settle(Shared& s, const Arguments& a, const Exchange& exchange, int r, float per_match,
+DEVICE void settle(Shared& s, const Arguments& a, const Mail& mail, int r, int split, float per_match,
                    int elsewhere, int lane) {
-  const AllCounts counts = exchange.all_counts(r, s.histogram[r], lane);
+  const AllCounts counts(mail, a.splits, split, lane);
   const int keep = keys_to_keep(a, MASKED ? count_all(counts.all) : a.keys, elsewhere);
   const Row row = settled(counts.all, keep, per_match, lane);
   const Found own = found_in(counts_of<4>(s.histogram[r].bins, lane), row.level, lane);
@@ -150,14 +146,17 @@ attend(const __grid_constant__ Arguments a) {
 
   const float per_match = warp < ROWS ? log2_per_match(a, batch, head_of(warp)) : 0.f;
   const int elsewhere = kept_elsewhere(a, batch);
-  const Exchange exchange(a, first, rows, split);
   score(s, kept_scores, stride, a, split, head, batch, warp, lane);
   __syncthreads();
-  exchange.send_counts(s.histogram);
+  for (int i = threadIdx.x; i < ROWS * COUNT_WORDS; i += THREADS) {
+    const int r = i / COUNT_WORDS;
+    Mail(a, first + r, rows).post_counts(split, i % COUNT_WORDS, s.histogram[r].bins);
+  }
   const char* values = a.value + (batch * a.value_batch + head * a.value_head) * VALUE_BYTES;
-  if (warp >= ROWS) guess(s, a, kept_scores, stride, split, values, warp, lane);
-  exchange.await_counts();
-  if (warp < ROWS) settle(s, a, exchange, warp, per_match, elsewhere, lane);
+  if (warp < ROWS)
+    settle(s, a, Mail(a, first + warp, rows), warp, split, per_match, elsewhere, lane);
+  else
+    guess(s, a, kept_scores, stride, split, values, warp, lane);
   __syncthreads();
   average(s, a, kept_scores, stride, split, values, warp, lane);
 
@@ -166,17 +165,15 @@ attend(const __grid_constant__ Arguments a) {
     float sum = 0.f;
 #pragma unroll
     for (int k = 0; k < TEAM; k++) sum += s.sums[r * TEAM + k][v];
-    s.sums[r * TEAM][v] = sum;  // which no other thread looks at
-    exchange.send_sum(r, v, &s.sums[r * TEAM][v]);
+    Mail(a, first + r, rows).post_sum(split, v, sum);
   }
-  exchange.await_sums();
   // The splits share the rows.
   for (int r = split + a.splits * (threadIdx.x / VALUE); r < ROWS; r += a.splits * (THREADS / VALUE)) {
-    const float sum = exchange.all_sums(r, v, &s.sums[r * TEAM][v]), total = s.row[r].total;
+    const Mail mail(a, first + r, rows);
+    const float sum = mail.collect_sums(a.splits, v), total = s.row[r].total;
     const i64 place = ((i64)batch * a.heads + head_of(r)) * a.tokens + r / GROUP;
     write(a.output, place * VALUE + v, total > 0.f ? sum / total : 0.f);
     if (PART && v == 0) a.log_sums[place] = log_sum(s.row[r]);
-    exchange.leave_row(r, v);
+    mail.empty_counts(a.splits, v, VALUE);
   }
-  exchange.leave();
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,30 +30,20 @@ _ROW_WORDS = 66 + 128  # of a split's mail about a row: its histogram and its su
 
 
 class OneKernel:
-    """The launch for calls of one shape, as for all layers of a model.
-
-    The blocks of a key head tell each other what they have found by words in memory.
-    """
-
-    clustered: ClassVar[bool] = False
+    """The launch for calls of one shape, as for all layers of a model."""
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
-        kernel = kernel_of(shape, self.clustered)
-        self._arguments = template(shape, self.most_splits(shape, kernel))
-        splits = self._arguments.splits
+        kernel = shape.kernel("fused", "attend", THREADS, MOST_BYTES)
+        a = template(shape, splits_of(shape, processors_of(shape.device)))
         self._launch = cuda_compile.Launch(
             kernel,
-            (splits, shape.groups, shape.batch),
-            cluster=splits if self.clustered else 1,
+            (a.splits, shape.groups, shape.batch),
             overlapping=True,
-            cooperative=not self.clustered,
-            shared_bytes=shared_bytes(shape, self._arguments),
+            cooperative=True,
+            shared_bytes=shared_bytes(shape, a),
         )
-
-    def most_splits(self, shape: Shape, kernel: cuda_compile.Kernel) -> int:
-        """Parts of a key head's keys, for which a block each is resident."""
-        return splits_of(shape, processors_of(shape.device))
+        self._arguments = a
 
     def run(self, call: PackedCall, part: Part | None = None) -> Tensor:
         """The output of a call of this shape; the logs of a part's sums are left in it."""
@@ -62,32 +51,9 @@ class OneKernel:
         a = Arguments.from_buffer_copy(self._arguments)
         a.point_to(call, query, output, part)
         stream = cuda_compile.current_stream(self.shape.device)
-        self.connect(a, stream)
+        a.mail = _MAILBOXES.of(self.shape.device, stream).data_ptr()
         self._launch(a, stream)
         return output
-
-    def connect(self, a: Arguments, stream: int) -> None:
-        """Give the blocks what they need to tell each other something."""
-        a.mail = _MAILBOXES.of(self.shape.device, stream).data_ptr()
-
-
-class OneKernelOfClusters(OneKernel):
-    """Likewise; the blocks of a key head are a cluster and read each other's shared memory."""
-
-    clustered: ClassVar[bool] = True
-
-    def most_splits(self, shape: Shape, kernel: cuda_compile.Kernel) -> int:
-        most = super().most_splits(shape, kernel)
-        return kernel.cluster_size(shape.batch * shape.groups, most)
-
-    def connect(self, a: Arguments, stream: int) -> None:
-        """They know each other."""
-
-
-def kernel_of(shape: Shape, clustered: bool) -> cuda_compile.Kernel:
-    """The kernel for a shape, with one way or the other for its blocks to talk."""
-    further = (("CLUSTERED", int(clustered)),)
-    return shape.kernel("fused", "attend", THREADS, MOST_BYTES, further)
 
 
 def fits(shape: Shape, processors: int) -> bool:

@@ -68,29 +68,3 @@ DEVICE Found found_in(const Counts<4>& counts, int level, int lane) {
   const int last = level < 128 ? counts.last : 0;
   return {warp_sum(found.above) + last, warp_sum(found.ties) + counts.last - last};
 }
-
-// A row's histogram from all splits. `before`: from those before this one, whose keys come first.
-struct AllCounts {
-  Counts<4> all, before;
-
-  // A lane's four bins of one split.
-  DEVICE void add(const int4& bins, bool is_before) {
-    const int own[4] = {bins.x, bins.y, bins.z, bins.w};
-#pragma unroll
-    for (int k = 0; k < 4; k++) {
-      all.bins[k] += own[k];
-      if (is_before) before.bins[k] += own[k];
-    }
-  }
-
-  // The last bin of a split, by one lane.
-  DEVICE void add_last(int count, bool is_before) {
-    all.last += count, before.last += is_before ? count : 0;
-  }
-
-  DEVICE AllCounts of_warp() const {
-    AllCounts whole = *this;
-    whole.all.last = warp_sum(all.last), whole.before.last = warp_sum(before.last);
-    return whole;
-  }
-};

@@ -119,17 +119,10 @@ class Shape(NamedTuple):
         size = (self.batch, self.heads, self.tokens, self.width)
         return call.value.new_empty(size, dtype=self.output_dtype)
 
-    def kernel(
-        self,
-        file: str,
-        name: str,
-        threads: int,
-        shared_bytes: int,
-        further: cuda_compile.Constants = (),
-    ) -> cuda_compile.Kernel:
-        """The kernel in `cuda_decode_{file}.cu`, compiled for the shape and further constants."""
-        source, constants = f"cuda_decode_{file}.cu", (*self.constants(), *further)
-        return cuda_compile.load(source, name, constants, threads, shared_bytes, self.device)
+    def kernel(self, file: str, name: str, threads: int, shared_bytes: int) -> cuda_compile.Kernel:
+        """The kernel in `cuda_decode_{file}.cu`, compiled for the shape."""
+        source = f"cuda_decode_{file}.cu"
+        return cuda_compile.load(source, name, self.constants(), threads, shared_bytes, self.device)
 
     def constants(self) -> cuda_compile.Constants:
         constants = {
