@@ -25,6 +25,7 @@ from omegaconf import DictConfig, open_dict
 
 from had.config import register
 from had.config.composing import Composer, further_settings
+from had.config.lean import lean_imports
 from had.config.wording import nearest, numbered
 from had.errors import HadError
 from had.paths import CONFIG_NAME, hydra_config_path
@@ -53,7 +54,8 @@ class Command:
 
     def load(self) -> Callable[[Sequence[str]], int]:
         module, function = self.target.split(":")
-        return getattr(importlib.import_module(module), function)
+        with lean_imports():
+            return getattr(importlib.import_module(module), function)
 
 
 COMMANDS = {
@@ -121,7 +123,8 @@ def evaluate(argv: Sequence[str]) -> int:
     add("--records", type=Path, metavar="DIR", help="folder that gets a record of each of these")
     arguments = parser.parse_intermixed_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from had.evaluation import evaluate_points, evaluate_run
+    with lean_imports():
+        from had.evaluation import evaluate_points, evaluate_run
 
     if not arguments.changes and arguments.records is None:
         evaluate_run(arguments.run_dir)
@@ -192,8 +195,9 @@ class _Job:
             cfg.run_dir = HydraConfig.get().runtime.output_dir  # a sweep numbers its own
             if cfg.resume is None and "SUBMITIT_EXECUTOR" in os.environ:
                 cfg.resume = "auto"  # submitit starts a job again with the command it had
-        from had.lightning.fit import Interrupted
-        from had.runner import run
+        with lean_imports():
+            from had.lightning.fit import Interrupted
+            from had.runner import run
 
         try:
             return run(cfg, overrides=_settings(cfg)).get("score/student")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from had.config.lean import lean_imports
 from had.config.loading import Loader
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -18,6 +19,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: a second thread o
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 UNPACK = SHARED / "tools" / "unpack-data"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Test files import everything there is: see `lean_imports`."""
+    with lean_imports():
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,12 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-LIBRARIES = ("had.runner", "had.evaluation", "transformers.models.bert.modeling_bert")
-"""What the server imports; not `had.cli`, which a program may be asked to run as its own."""
 DEADLINE_S = 600  # of a program that is waited for, on a busy machine
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(list(LIBRARIES))
+_CONTEXT.set_forkserver_preload(["tests.preloaded"])
 
 
 class Forked:

@@ -15,6 +15,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from hydra._internal.utils import _locate
 from omegaconf import MISSING
 
+from had.config.lean import lean_imports
 from had.config.wording import nearest
 
 _OURS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
@@ -49,7 +50,8 @@ def misfits(path: str, values: Mapping[str, Any]) -> Iterator[str]:
     """
     name = values["_target_"]
     try:
-        target = _locate(name)
+        with lean_imports():
+            target = _locate(name)
     except ImportError as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         yield f"{path}._target_={name}: cannot be imported ({reason})"

@@ -25,6 +25,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from had.config import register
+from had.config.lean import lean_imports
 from had.config.quiet import TALKATIVE
 from had.errors import HadError
 
@@ -74,7 +75,8 @@ def main() -> None:
 
 def report(job: Job, teacher_ready: Callable[[], None] = lambda: None) -> Report:
     """Run a job and say how it ended; no end of one takes the others with it."""
-    from had.lightning.fit import Interrupted
+    with lean_imports():
+        from had.lightning.fit import Interrupted
 
     try:
         return Event.DONE, _run(job, teacher_ready)

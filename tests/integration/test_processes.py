@@ -32,7 +32,7 @@ STAGES = (
     "weights: {attention: 1.0, output: 1.0, hidden: 1.0, task: 0.5}}"
 )
 SETTINGS = (
-    *("task=glue/sst2", "task.epochs=20", "task.learning_rate=2e-3", "logger=csv"),
+    *("task=glue/sst2", "task.epochs=14", "task.learning_rate=3e-3", "logger=csv"),
     *("trainer.precision=64-true", "trainer.log_every_n_steps=1", "finetune.dropout=false"),
     *(f"schedule.stages=[{STAGES}]", "callbacks.checkpoints.every_n_steps=1000"),
 )

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 WORDS = ("red", "green", "blue", "grey", "seven", "nine", "warm", "cold")
 OFTEN = (
     *("model=t5", "trainer=cpu", "logger=none", "trainer.enable_progress_bar=false"),
-    *("binarization.calibration_batches=2", "sparsity.n=4", "task.batch_size=8"),
+    *("binarization.calibration_batches=2", "sparsity.n=4", "task.batch_size=16"),
 )
 
 

@@ -204,13 +204,14 @@ def _write_planes(builder, rows, pointer, first):
     """Transpose 64 groups of 8 bytes, in 8 vectors, and store them from vector `first` on.
 
     A byte shuffle within every 8 groups gathers their p-th bytes in 64 bits; a transposition of
-    8 x 8 such parts brings the planes together.
+    8 x 8 such parts brings the planes together. Its steps commute; in this order they take the
+    fewest instructions, and the least time to compile.
     """
     bytes_, eight = ir.VectorType(INT8, KEYS), ir.VectorType(INT64, 8)
     within = [8 * (place % 8) + place // 8 for place in range(KEYS)]
     rows = [shuffle(builder, builder.bitcast(row, bytes_), None, within) for row in rows]
     rows = [builder.bitcast(row, eight) for row in rows]
-    for step in (1, 2, 4):
+    for step in (4, 2, 1):
         rows = _exchange(builder, rows, step)
     for i, row in enumerate(rows):
         builder.store(row, builder.gep(pointer, [INT32(first + i)])).align = 1

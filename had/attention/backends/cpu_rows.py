@@ -9,6 +9,9 @@ tensors alive.
 A unit of work is up to `Plan.rows` query rows that share a key/value head. For a chunk of keys at a
 time all rows are scored; then each row finds its threshold, collects its keys and averages their
 values. No result depends on how units are spread over threads.
+
+Numba makes machine code of every function together with all that it calls. What is called in one
+place alone is therefore a part of its caller, instead of being compiled again on every level.
 """
 
 from __future__ import annotations
@@ -55,8 +58,10 @@ from had.attention.backends.cpu_scores import (
     spread_query,
 )
 
+_part = njit(nogil=True, error_model="numpy", inline="always")
 
-@njit(nogil=True, error_model="numpy")
+
+@_part
 def _prepare(tensors, plan, unit, s):
     """Spread the unit's queries and find their masks; the blocks that any of them may see."""
     limit, (head, t), stride = 0, first_row(plan, unit), plane_bytes(plan)
@@ -73,7 +78,7 @@ def _prepare(tensors, plan, unit, s):
     return limit
 
 
-@njit(nogil=True, error_model="numpy")
+@_part
 def _score_by_words(tensors, plan, unit, first, count, s):
     """Scores of all rows of the unit against a chunk of keys."""
     start, blocks = unit.batch * plan.key_batch + unit.group * plan.key_head, blocks_of(plan)
@@ -86,7 +91,7 @@ def _score_by_words(tensors, plan, unit, first, count, s):
         s.peaks[row] = max(s.peaks[row], peak)
 
 
-@njit(nogil=True, error_model="numpy")
+@_part
 def _score_by_planes(tensors, plan, unit, first, count, s):
     """As `_score_by_words`, four rows at a time."""
     start = unit.batch * plan.key_batch + unit.group * plan.key_head
@@ -109,7 +114,7 @@ def _score_by_planes(tensors, plan, unit, first, count, s):
         row += 1
 
 
-@njit(nogil=True, error_model="numpy")
+@_part
 def _finish(tensors, plan, unit, guess, s):
     """Outputs of the unit's rows from their scores; the last threshold, the next one's guess."""
     (head, t), lanes = first_row(plan, unit), blocks_of(plan) * KEYS
@@ -134,7 +139,7 @@ def _finish(tensors, plan, unit, guess, s):
     return guess
 
 
-@njit(nogil=True, error_model="numpy")
+@_part
 def _attend(tensors, plan, memory, first, last):
     s, guess = pointers(memory), plan.levels
     for number in range(first, last):
