@@ -25,9 +25,9 @@ from omegaconf import DictConfig, open_dict
 
 from had.config import register
 from had.config.composing import Composer, further_settings
-from had.config.lean import lean_imports
 from had.config.wording import nearest, numbered
 from had.errors import HadError
+from had.lean_imports import lean_imports
 from had.paths import CONFIG_NAME, hydra_config_path
 
 log = logging.getLogger(__name__)

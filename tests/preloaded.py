@@ -3,7 +3,7 @@
 Not `had.cli`, which a program may be asked to run as its own.
 """
 
-from had.config.lean import lean_imports
+from had.lean_imports import lean_imports
 
 with lean_imports():
     import transformers.models.bert.modeling_bert  # noqa: F401

@@ -15,8 +15,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from hydra._internal.utils import _locate
 from omegaconf import MISSING
 
-from had.config.lean import lean_imports
 from had.config.wording import nearest
+from had.lean_imports import lean_imports
 
 _OURS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 _SIMPLE: dict[type, tuple[type, ...]] = {

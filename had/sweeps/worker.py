@@ -25,9 +25,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from had.config import register
-from had.config.lean import lean_imports
 from had.config.quiet import TALKATIVE
 from had.errors import HadError
+from had.lean_imports import lean_imports
 
 log = logging.getLogger(__name__)
 

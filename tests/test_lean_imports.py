@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from had.config.lean import lean_imports
+from had.lean_imports import lean_imports
 
 
 @pytest.fixture
