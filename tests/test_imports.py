@@ -17,17 +17,21 @@ PACKAGE = Path(__file__).parents[1] / "had"
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "paths": set(),
+    "lean_imports": set(),
     "pages": {"errors"},
     "hardware": {"errors", "pages"},
     "attention": {"errors"},
     "build": {"errors"},
-    "config": {"errors", "pages", "paths", "build", "hardware"},  # the latter two to judge values
+    "config": {
+        *("errors", "paths", "lean_imports", "pages"),
+        *("build", "hardware"),  # to judge values
+    },
     "models": {"errors", "paths", "attention"},
     "tasks": {"errors"},
     "distill": {"errors", "config", "attention", "models", "tasks"},
     "lightning": {"errors", "config", "build", "hardware", "attention", "tasks", "distill"},
     "results": {"errors", "config", "hardware"},  # config: wording and keys; hardware: Pareto front
-    "inputs": {"errors", "build", "models", "tasks"},
+    "inputs": {"errors", "build", "config", "models", "tasks"},
     "runner": {"config", "models", "tasks", "distill", "lightning", "results", "inputs"},
     "finished_run": {
         *("errors", "config", "build", "models", "distill", "lightning", "results", "inputs"),
@@ -38,13 +42,16 @@ ALLOWED: dict[str, set[str]] = {
         "finished_run",
     },
     "training": {"config", "runner", "finished_run"},
-    "sweeps": {"errors", "paths", "config", "lightning", "results", "inputs", "runner"},
+    "sweeps": {
+        *("errors", "paths", "lean_imports", "config", "lightning", "results", "inputs"),
+        "runner",
+    },
     "commands": {
         *("errors", "paths", "config", "build", "hardware", "attention", "models", "tasks"),
         *("results", "runner", "finished_run", "sweeps"),
     },
     "cli": {
-        *("errors", "paths", "config", "lightning", "runner", "evaluation"),
+        *("errors", "paths", "lean_imports", "config", "lightning", "runner", "evaluation"),
         "commands",
     },
 }
@@ -63,7 +70,7 @@ ONLY_IN = {
     "datasets": {"tasks/hub.py"},
     "sklearn": {"tasks/digits.py"},
 }
-LIGHT = {"hardware", "config", "cli", "build", "errors", "paths"}
+LIGHT = {"hardware", "config", "cli", "build", "errors", "paths", "lean_imports"}
 NEVER = {"lightning"}  # the same code as pytorch_lightning under another name: not both
 INSIDE_FUNCTIONS = {
     *("wandb", "datasets", "sklearn", "matplotlib", "tensorboard"),

@@ -14,7 +14,7 @@ from had.lean_imports import lean_imports
 def frozen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A process that has not imported torch; what is put here when objects are left alone."""
     calls: list[str] = []
-    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
     monkeypatch.setattr(gc, "freeze", lambda: calls.append("frozen"))
     monkeypatch.setattr("atexit.register", lambda function: calls.append(function.__name__))
     return calls
