@@ -43,7 +43,8 @@ class ShuffledBatches(Sampler[list[int]]):
         world_size: int = 1,
     ) -> None:
         self.dataset, self.batch_size = dataset, batch_size
-        self.total, self.seed, self.skipped = total, seed, skipped
+        self.total, self.seed = total, seed
+        self._order = dataset.order.after(skipped)
         self.start, self.rank, self.world_size = start, rank, world_size
 
     def __len__(self) -> int:
@@ -56,16 +57,15 @@ class ShuffledBatches(Sampler[list[int]]):
         for index in range(self.start, self.total):
             if index // per_pass != current:
                 current = index // per_pass
-                order = self._order(current, min(per_pass, self.total - current * per_pass))
+                order = self._of_pass(current, min(per_pass, self.total - current * per_pass))
             first = index % per_pass * self.batch_size
             batch = order[first : first + self.batch_size]
             shared = len(batch) >= self.world_size
             yield batch[self.rank :: self.world_size] if shared else batch
 
-    def _order(self, number: int, batches: int) -> list[int]:
+    def _of_pass(self, number: int, batches: int) -> list[int]:
         generator = torch.Generator().manual_seed(hash((self.seed, number)) % 2**63)
-        size = len(self.dataset)
-        return self.dataset.order(size, self.batch_size, batches, generator, self.skipped)
+        return self._order(len(self.dataset), self.batch_size, batches, generator)
 
 
 def training_loader(batches: ShuffledBatches) -> DataLoader[Batch]:

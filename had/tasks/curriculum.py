@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import accumulate, cycle, islice, pairwise
 from typing import Any, Self
 
@@ -90,10 +90,13 @@ class Curriculum(Order):
     Attributes:
         parts: in the order of training.
         replay: share of the batches that are of an earlier stage.
+        skipped: share of the curriculum that is left out, from its beginning on. Whoever trains
+            sets it, so it is no part of the representation.
     """
 
     parts: tuple[Part, ...]
     replay: float
+    skipped: float = field(default=0.0, repr=False)
 
     @classmethod
     def divided(cls, rows: int, stages: Sequence[Stage], replay: float) -> Self:
@@ -103,17 +106,15 @@ class Curriculum(Order):
         parts = (Part(a, b - a, each) for (a, b), each in zip(borders, stages, strict=True))
         return cls(tuple(part for part in parts if part.count), replay)
 
+    def after(self, share: float) -> Self:
+        return replace(self, skipped=share)
+
     def part_of(self, row: int) -> int:
         """The number of the part that a row belongs to."""
         return bisect_right([part.first for part in self.parts], row) - 1
 
     def __call__(
-        self,
-        size: int,
-        batch_size: int,
-        batches: int,
-        generator: torch.Generator,
-        skipped: float = 0.0,
+        self, size: int, batch_size: int, batches: int, generator: torch.Generator
     ) -> list[int]:
         rows = [
             cycle((part.first + torch.randperm(part.count, generator=generator)).tolist())
@@ -121,7 +122,7 @@ class Curriculum(Order):
         ]
         order: list[int] = []
         for batch, luck in enumerate(torch.rand(batches, 2, generator=generator).tolist()):
-            done = skipped + (1 - skipped) * (batch + 0.5) / batches
+            done = self.skipped + (1 - self.skipped) * (batch + 0.5) / batches
             part = self._replayed(self.part_of(int(done * size)), *luck)
             order += islice(rows[part], min(batch_size, size - batch * batch_size))
         return order

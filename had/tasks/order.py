@@ -15,12 +15,7 @@ class Order:
     """
 
     def __call__(
-        self,
-        size: int,
-        batch_size: int,
-        batches: int,
-        generator: torch.Generator,
-        skipped: float = 0.0,
+        self, size: int, batch_size: int, batches: int, generator: torch.Generator
     ) -> list[int]:
         """The examples of one pass, `batch_size` of them a batch; a last one may have fewer.
 
@@ -29,6 +24,9 @@ class Order:
             batch_size: examples a batch.
             batches: those of the pass that will be asked for: a run may end before the pass does.
             generator: of all that is random, seeded for this pass.
-            skipped: share of a curriculum that is left out, from its beginning on; here is none.
         """
         return torch.randperm(size, generator=generator).tolist()
+
+    def after(self, share: float) -> Order:
+        """The order without this share of its curriculum, from the beginning on; here is none."""
+        return self
